@@ -1,0 +1,19 @@
+"""zonb: zeroth-order optimisation seen through tangent kernels.
+
+The package is thin and its imports go down only; each module may use those above it:
+
+    data        real data sets, a small sample of each embedded
+    directions  laws of a perturbation direction u with E[u u^T] = I
+    tangents    Jacobians and directional derivatives of a network
+    kernels     the empirical NTK and its random projections
+    theory      closed forms the experiments are held against
+    models      the networks of the papers
+    plots       arrays in, axes out
+    claims      a statement of a paper together with the check behind it
+    chapters    a notebook as source: its parameters and its content key
+    runner      executes chapters and builds the book; the command ``zonb``
+
+Nothing is imported here, so that the command line answers without loading torch.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,121 @@
+r"""Laws of a perturbation direction, normalised by contract: :math:`E[u] = 0`, :math:`E[u u^T] = I_d`.
+
+Because every law has identity covariance, no estimator built on one carries a scale factor.
+What tells the laws apart is the fourth moment :math:`\kappa = E[u_k^4]` (Gaussian 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_Draw = Callable[[int, int, torch.Generator, torch.dtype], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Law:
+    r"""A law of directions in :math:`R^d` with zero mean and identity covariance.
+
+    Attributes:
+        name: what figures and messages call it.
+        kappa: :math:`E[u_k^4]` if the entries are independent and identically distributed, else None.
+        independent: whether the directions of one sample are independent of each other.
+    """
+
+    name: str
+    kappa: float | None
+    independent: bool
+    _draw: _Draw
+
+    def sample(
+        self, P: int, d: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Draw ``P`` directions, shape (P, d), one a row.
+
+        Raises:
+            ValueError: ``P`` or ``d`` below 1, or more orthonormal directions than dimensions.
+
+        >>> gaussian.sample(2, 3, generator=generator(0)).shape
+        torch.Size([2, 3])
+        """
+        if P < 1 or d < 1:
+            raise ValueError(f"P={P} and d={d} must both be at least 1")
+        return self._draw(P, d, generator, dtype)
+
+
+def generator(seed: int, *path: int) -> torch.Generator:
+    """A random generator for the stream ``path`` of ``seed``.
+
+    Streams come from a splittable seed sequence, so ``generator(0, 1)`` and ``generator(1, 0)`` are
+    unrelated, which seeds made by arithmetic are not.
+
+    >>> a, b = (torch.rand(1, generator=generator(0, stream)) for stream in (0, 1))
+    >>> bool(a == b)
+    False
+    """
+    sequence = np.random.SeedSequence(entropy=seed, spawn_key=path)
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+
+def student_t(nu: float) -> Law:
+    r"""Independent Student-t entries with ``nu`` degrees of freedom, scaled to variance 1.
+
+    :math:`\kappa = 3(\nu-2)/(\nu-4)`.
+
+    Raises:
+        ValueError: ``nu <= 4``, where the fourth moment, and with it every error law here, is infinite.
+
+    >>> student_t(10).kappa
+    4.0
+    """
+    if not nu > 4:
+        raise ValueError(f"nu={nu} must exceed 4: below, the fourth moment is infinite and no error law exists")
+
+    def draw(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        # Bailey's polar form (1994): exact, from two uniforms an entry; float64 keeps the tail.
+        v, angle = torch.rand(2, P, d, generator=generator, dtype=torch.float64)
+        t = torch.sqrt(nu * ((1 - v) ** (-2 / nu) - 1)) * torch.cos(2 * torch.pi * angle)
+        return (t * ((nu - 2) / nu) ** 0.5).to(dtype)
+
+    return Law(f"Student-t ({nu:g})", 3 * (nu - 2) / (nu - 4), True, draw)
+
+
+def _gaussian(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(P, d, generator=generator, dtype=dtype)
+
+
+def _rademacher(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randint(2, (P, d), generator=generator, dtype=dtype).mul_(2).sub_(1)
+
+
+def _uniform(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    return torch.rand(P, d, generator=generator, dtype=dtype).mul_(2).sub_(1).mul_(3**0.5)
+
+
+def _laplace(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    size = torch.empty(P, d, dtype=dtype).exponential_(generator=generator)
+    return size.mul_(_rademacher(P, d, generator, dtype)).div_(2**0.5)
+
+
+def _sphere(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    u = _gaussian(P, d, generator, dtype)
+    return u.mul_(d**0.5 / torch.linalg.vector_norm(u, dim=1, keepdim=True))
+
+
+def _orthonormal(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    if P > d:
+        raise ValueError(f"P={P} orthonormal directions do not fit into d={d} dimensions; choose P <= {d}")
+    q, r = torch.linalg.qr(_gaussian(d, P, generator, dtype))
+    # QR alone is not uniform over orthonormal frames: its signs must be those of r's diagonal.
+    return (q * torch.sign(torch.diagonal(r))).T.mul(d**0.5)
+
+
+gaussian = Law("Gaussian", 3.0, True, _gaussian)
+rademacher = Law("Rademacher", 1.0, True, _rademacher)
+uniform = Law("uniform", 9 / 5, True, _uniform)
+laplace = Law("Laplace", 6.0, True, _laplace)
+sphere = Law("sphere", None, True, _sphere)
+orthonormal = Law("orthonormal", None, False, _orthonormal)

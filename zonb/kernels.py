@@ -1,0 +1,162 @@
+r"""The empirical neural tangent kernel (eNTK) and its random projections.
+
+For two inputs, :math:`J_o, J_u \in R^{V\times d}` are their Jacobians; a kernel block is V x V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from zonb.directions import Law
+
+
+def entk(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:
+    r"""The first-order eNTK block :math:`K(o,u) = J_o J_u^T`.
+
+    Args:
+        J_o: Jacobian at the observed input, (..., V, d).
+        J_u: Jacobian at the update's input, (..., V, d).
+
+    Returns:
+        (..., V, V); leading dimensions broadcast.
+
+    Source: paper A, after Eq. 3.
+
+    >>> entk(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+    tensor([[11.]])
+    """
+    _check_tangents(J_o, J_u)
+    return J_o @ J_u.mT
+
+
+def projected_entk(J_o: torch.Tensor, J_u: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    r"""The projected eNTK :math:`K(o,u;U) = J_o U U^T J_u^T = \frac1P\sum_p (J_o u_p)(J_u u_p)^T`.
+
+    Args:
+        J_o, J_u: Jacobians, (V, d).
+        directions: :math:`u_1,\dots,u_P` as rows, (P, d); the factor :math:`1/\sqrt P` of :math:`U` is applied here.
+
+    Returns:
+        (V, V), of rank at most P; unbiased for `entk` when the directions have identity covariance.
+
+    Raises:
+        ValueError: ``directions`` is not of shape (P, d).
+
+    Source: paper A, Eq. 4.
+
+    >>> projected_entk(torch.eye(2), torch.eye(2), torch.tensor([[1.0, -1.0]]))
+    tensor([[ 1., -1.],
+            [-1.,  1.]])
+    """
+    _check_tangents(J_o, J_u)
+    if directions.ndim != 2 or directions.shape[1] != J_o.shape[-1] or len(directions) == 0:
+        raise ValueError(
+            f"directions have shape {tuple(directions.shape)}; tangents in {J_o.shape[-1]} dimensions need "
+            f"(P, {J_o.shape[-1]}) with P >= 1"
+        )
+    return (J_o @ directions.T) @ (directions @ J_u.mT) / len(directions)
+
+
+def project(
+    J: torch.Tensor, law: Law, P: int, *, generator: torch.Generator, chunk: int = 64
+) -> torch.Tensor:
+    r"""Projections :math:`J u_p` of tangents on ``P`` fresh directions, without storing the directions.
+
+    Args:
+        J: tangents, (..., d); all are projected on the same directions.
+        law: the law of the directions.
+        P: how many.
+        generator: the source of randomness.
+        chunk: directions alive at a time; memory is ``chunk * d`` numbers. Directions that depend on each other
+            (orthonormal) are drawn at once, P x d numbers.
+
+    Returns:
+        (P, ...): the p-th slice is :math:`J u_p`. From these, every prefix of every pair's kernel follows (`prefix_kernels`).
+
+    >>> from zonb import directions
+    >>> project(torch.ones(3, 2, 5), directions.gaussian, 7, generator=directions.generator(0)).shape
+    torch.Size([7, 3, 2])
+    """
+    d = J.shape[-1]
+    tangents = J.reshape(-1, d)
+    sizes = [P] if not law.independent else [min(chunk, P - start) for start in range(0, P, chunk)]
+    parts = [law.sample(size, d, generator=generator, dtype=J.dtype) @ tangents.T for size in sizes]
+    return torch.cat(parts).view(P, *J.shape[:-1])
+
+
+def prefix_kernels(Y_o: torch.Tensor, Y_u: torch.Tensor, at: Sequence[int]) -> torch.Tensor:
+    r"""Projected eNTKs for several numbers of perturbations from one set of projections.
+
+    The kernel at P uses the first P projections: :math:`\frac1P\sum_{p\le P} Y_o[p]\,Y_u[p]^T`.
+
+    Args:
+        Y_o, Y_u: projections from `project`, (P_max, ..., V); leading dimensions broadcast.
+        at: the numbers of perturbations wanted, increasing, each in 1..P_max.
+
+    Returns:
+        (len(at), ..., V, V).
+
+    Raises:
+        ValueError: ``at`` is empty, not increasing or out of range.
+
+    >>> Y = torch.tensor([[1.0], [2.0]])
+    >>> prefix_kernels(Y, Y, [1, 2]).flatten()
+    tensor([1.0000, 2.5000])
+    """
+    bounds = [0, *at]
+    if len(at) == 0 or any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)) or at[-1] > len(Y_o):
+        raise ValueError(f"at={list(at)} must increase and stay within 1..{len(Y_o)}, the number of projections")
+    sums = [
+        torch.einsum("p...i,p...j->...ij", Y_o[start:stop], Y_u[start:stop])
+        for start, stop in zip(bounds, bounds[1:], strict=False)
+    ]
+    counts = torch.tensor(at, dtype=Y_o.dtype).view(-1, *[1] * sums[0].ndim)
+    return torch.stack(sums).cumsum(0) / counts
+
+
+def alignment(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:
+    r"""Alignment of two sets of tangents, :math:`\rho = \|J_o J_u^T\|_F / (\|J_o\|_F\|J_u\|_F) \in [0,1]`.
+
+    Args:
+        J_o, J_u: (..., V, d); leading dimensions broadcast.
+
+    Returns:
+        (...).
+
+    Raises:
+        ValueError: a Jacobian is zero, where the alignment is undefined.
+
+    >>> alignment(torch.eye(2), torch.eye(2)).item()  # V orthonormal tangents: 1/sqrt(V)
+    0.7071...
+    """
+    size = torch.linalg.matrix_norm(J_o) * torch.linalg.matrix_norm(J_u)
+    if (size == 0).any():
+        raise ValueError("a Jacobian is zero; its alignment with another is undefined")
+    return torch.linalg.matrix_norm(entk(J_o, J_u)) / size
+
+
+def relative_error(estimate: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    r"""Relative Frobenius error :math:`\|\hat K - K\|_F/\|K\|_F`.
+
+    Args:
+        estimate: (..., V, V).
+        exact: (..., V, V), broadcast against ``estimate``.
+
+    Returns:
+        (...).
+
+    Source: paper A, Section E.1 and the caption of Fig. 1.
+
+    >>> relative_error(torch.tensor([[3.0]]), torch.tensor([[2.0]])).item()
+    0.5
+    """
+    return torch.linalg.matrix_norm(estimate - exact) / torch.linalg.matrix_norm(exact)
+
+
+def _check_tangents(J_o: torch.Tensor, J_u: torch.Tensor) -> None:
+    if J_o.ndim < 2 or J_u.ndim < 2 or J_o.shape[-1] != J_u.shape[-1]:
+        raise ValueError(
+            f"Jacobians have shapes {tuple(J_o.shape)} and {tuple(J_u.shape)}; expected (..., V, d) with the same d"
+        )

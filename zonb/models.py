@@ -1,0 +1,113 @@
+"""The networks of the papers, and training that is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+from zonb import data
+from zonb.directions import generator
+
+
+def lenet(*, seed: int) -> nn.Sequential:
+    """Paper A's LeNet for 28 x 28 grey images and ten classes, freshly initialised: 29,624 parameters.
+
+    Conv 1->6 (5x5, padding 2), tanh, average pool; Conv 6->16 (5x5), tanh, average pool; linear 400->60, tanh,
+    60->42, tanh, 42->10. Weights follow torch's defaults, drawn from ``seed`` alone.
+
+    Source: paper A, Section E.1 (the parameter count; layer sizes from the authors' public code).
+
+    >>> sum(parameter.numel() for parameter in lenet(seed=0).parameters())
+    29624
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            *(nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Flatten(), nn.Linear(400, 60), nn.Tanh(), nn.Linear(60, 42), nn.Tanh(), nn.Linear(42, 10)),
+        )
+
+
+def trained_lenet(*, n_train: int = 2000, epochs: int = 100, source: str = "embedded", seed: int = 0) -> nn.Sequential:
+    """The LeNet after paper A's training; trained once, then read from the cache.
+
+    Cross-entropy on the first ``n_train`` MNIST training images, batches of 64 in a fresh random order each epoch,
+    SGD with learning rate 1e-3, momentum 0.9 and weight decay 5e-4. The paper's checkpoint is not public, so its
+    settings are reproduced, not its weights.
+
+    Args:
+        n_train: images to train on.
+        epochs: passes over them.
+        source: as in `zonb.data.load`; the embedded sample holds 3,000 images.
+        seed: initial weights and order of the batches.
+
+    Returns:
+        The network in evaluation mode, float32. The cache is the folder ``$ZONB_CACHE`` (``~/.cache/zonb`` if unset).
+
+    Raises:
+        ValueError: more images asked for than there are.
+
+    Source: paper A, Section E.1 (settings from the authors' public code).
+    """
+    digits = data.load("mnist", source=source)
+    if not 1 <= n_train <= len(digits) or epochs < 0:
+        raise ValueError(
+            f"n_train={n_train} must be in 1..{len(digits)} for source={source!r}, and epochs={epochs} at least 0"
+        )
+    model = lenet(seed=seed)
+    settings = {
+        "n_train": n_train,
+        "epochs": epochs,
+        "seed": seed,
+        "images": hashlib.sha256(digits.images[:n_train].tobytes() + digits.labels[:n_train].tobytes()).hexdigest(),
+        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "torch": torch.__version__,
+    }
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("ZONB_CACHE", Path.home() / ".cache" / "zonb"))
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"lenet-{key}.safetensors"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            x = data.mnist_inputs(digits.images[:n_train])
+            _train(model, x, torch.from_numpy(digits.labels[:n_train]), epochs, generator(seed, 1))
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                save_file(model.state_dict(), Path(folder) / path.name)
+                (Path(folder) / path.name).replace(path)
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def accuracy(model: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
+    """The share of inputs whose largest logit is that of their label, in [0, 1].
+
+    >>> accuracy(nn.Identity(), torch.eye(2), torch.tensor([0, 0]))
+    0.5
+    """
+    with torch.no_grad():
+        return (model(x).argmax(-1) == labels).double().mean().item()
+
+
+def _train(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, epochs: int, order: torch.Generator) -> None:
+    # One thread: a sum split over threads rounds differently, and weights would depend on the machine's cores.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+        for _ in tqdm(range(epochs), desc="training LeNet", unit="epoch", disable=None):
+            for batch in torch.randperm(len(x), generator=order).split(64):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x[batch]), labels[batch]).backward()
+                optimizer.step()
+    finally:
+        torch.set_num_threads(threads)
