@@ -31,7 +31,9 @@ def main(folder: str) -> None:
             for name, array in arrays.items():
                 buffer = BytesIO()
                 np.lib.format.write_array(buffer, array, allow_pickle=False)
-                file.writestr(zipfile.ZipInfo(f"{name}.npy", (2026, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+                file.writestr(
+                    zipfile.ZipInfo(f"{name}.npy", (2026, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED
+                )
     sums = "".join(f"{digest}  {name}\n" for name, digest in data.checksums().items())
     (data.EMBEDDED / "SHA256SUMS").write_text(sums)
 

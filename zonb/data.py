@@ -59,6 +59,7 @@ class Dataset:
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self.labels)
 
     def first(self, label: int) -> int:

@@ -30,9 +30,7 @@ class Law:
     independent: bool
     _draw: _Draw
 
-    def sample(
-        self, P: int, d: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
-    ) -> torch.Tensor:
+    def sample(self, P: int, d: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Draw ``P`` directions, shape (P, d), one a row.
 
         Raises:

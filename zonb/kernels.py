@@ -6,6 +6,7 @@ For two inputs, :math:`J_o, J_u \in R^{V\times d}` are their Jacobians; a kernel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -59,9 +60,7 @@ def projected_entk(J_o: torch.Tensor, J_u: torch.Tensor, directions: torch.Tenso
     return (J_o @ directions.T) @ (directions @ J_u.mT) / len(directions)
 
 
-def project(
-    J: torch.Tensor, law: Law, P: int, *, generator: torch.Generator, chunk: int = 64
-) -> torch.Tensor:
+def project(J: torch.Tensor, law: Law, P: int, *, generator: torch.Generator, chunk: int = 64) -> torch.Tensor:
     r"""Projections :math:`J u_p` of tangents on ``P`` fresh directions, without storing the directions.
 
     Args:
@@ -73,7 +72,7 @@ def project(
             (orthonormal) are drawn at once, P x d numbers.
 
     Returns:
-        (P, ...): the p-th slice is :math:`J u_p`. From these, every prefix of every pair's kernel follows (`prefix_kernels`).
+        (P, ...): the p-th slice is :math:`J u_p`; `prefix_kernels` makes every pair's kernel from them.
 
     >>> from zonb import directions
     >>> project(torch.ones(3, 2, 5), directions.gaussian, 7, generator=directions.generator(0)).shape
@@ -106,12 +105,9 @@ def prefix_kernels(Y_o: torch.Tensor, Y_u: torch.Tensor, at: Sequence[int]) -> t
     tensor([1.0000, 2.5000])
     """
     bounds = [0, *at]
-    if len(at) == 0 or any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)) or at[-1] > len(Y_o):
+    if len(at) == 0 or any(a >= b for a, b in pairwise(bounds)) or at[-1] > len(Y_o):
         raise ValueError(f"at={list(at)} must increase and stay within 1..{len(Y_o)}, the number of projections")
-    sums = [
-        torch.einsum("p...i,p...j->...ij", Y_o[start:stop], Y_u[start:stop])
-        for start, stop in zip(bounds, bounds[1:], strict=False)
-    ]
+    sums = [torch.einsum("p...i,p...j->...ij", Y_o[start:stop], Y_u[start:stop]) for start, stop in pairwise(bounds)]
     counts = torch.tensor(at, dtype=Y_o.dtype).view(-1, *[1] * sums[0].ndim)
     return torch.stack(sums).cumsum(0) / counts
 

@@ -5,6 +5,7 @@ Everywhere :math:`\theta \in R^d` is the vector of all parameters in the order o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -108,11 +109,14 @@ def jvp(model: nn.Module, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """
     theta = parameter_vector(model)
     _check_direction(theta, u)
-    return torch.func.jvp(as_function(model, x), (theta,), (u,))[1].detach()
+    with warnings.catch_warnings():
+        # torch's own first use of forward mode warns about torch.jit.script.
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit.script")
+        return torch.func.jvp(as_function(model, x), (theta,), (u,))[1].detach()
 
 
 def central_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: float) -> torch.Tensor:
-    r""":math:`(f(\theta+\mu u) - f(\theta-\mu u))/2\mu`, which errs by :math:`O(\mu^2)` plus rounding :math:`O(\epsilon/\mu)`.
+    r""":math:`(f(\theta+\mu u) - f(\theta-\mu u))/2\mu`: truncation :math:`O(\mu^2)`, rounding :math:`O(\epsilon/\mu)`.
 
     Source: paper A, Eq. 1. ``f`` is only evaluated, never differentiated.
 
@@ -131,7 +135,7 @@ def central_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: fl
 
 
 def forward_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: float) -> torch.Tensor:
-    r""":math:`(f(\theta+\mu u) - f(\theta))/\mu`, which errs by :math:`O(\mu)` plus rounding :math:`O(\epsilon/\mu)`.
+    r""":math:`(f(\theta+\mu u) - f(\theta))/\mu`: truncation :math:`O(\mu)`, rounding :math:`O(\epsilon/\mu)`.
 
     Arguments as in `central_difference`.
 
@@ -143,23 +147,30 @@ def forward_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: fl
     return (f(theta + mu * u) - f(theta)) / mu
 
 
-def default_mu(dtype: torch.dtype, d: int, *, difference: Difference = central_difference) -> float:
-    r"""The smoothing radius that balances truncation against rounding.
+def default_mu(theta: torch.Tensor, *, difference: Difference = central_difference) -> float:
+    r"""A smoothing radius that balances truncation against rounding, for directions of covariance :math:`I_d`.
 
-    :math:`\mu = \epsilon^{1/3}/\sqrt d` for the central and :math:`\epsilon^{1/2}/\sqrt d` for the forward
-    difference, :math:`\epsilon` the unit roundoff of ``dtype``. A direction of covariance :math:`I_d` has length
-    about :math:`\sqrt d`, so that the parameters move by about :math:`\epsilon^{1/3}` in all.
+    :math:`\mu = \epsilon^{1/3}\,\|\theta\|/\sqrt d` for the central and :math:`\epsilon^{1/2}\,\|\theta\|/\sqrt d` for
+    the forward difference, :math:`\epsilon` the unit roundoff of ``theta.dtype``: the parameters move by that fraction
+    of their own length. A rule of thumb for functions whose rounding error is of the order of :math:`\epsilon`.
+
+    Args:
+        theta: the parameters, (d,), not all zero.
+        difference: `central_difference` or `forward_difference`.
 
     Raises:
-        ValueError: ``difference`` is neither of the two.
+        ValueError: ``theta`` is zero, or ``difference`` is neither of the two.
 
-    >>> f"{default_mu(torch.float64, 10_000):.1e}"
-    '6.1e-08'
+    >>> f"{default_mu(torch.ones(10_000, dtype=torch.float64)):.1e}"
+    '6.1e-06'
     """
     powers = {central_difference: 1 / 3, forward_difference: 1 / 2}
     if difference not in powers:
         raise ValueError(f"no rule for {difference!r}; choose central_difference or forward_difference")
-    return torch.finfo(dtype).eps ** powers[difference] / d**0.5
+    size = theta.double().square().mean().sqrt().item()
+    if size == 0:
+        raise ValueError("theta is zero, so its length sets no scale; choose mu by hand")
+    return torch.finfo(theta.dtype).eps ** powers[difference] * size
 
 
 def spsa_gradient(
@@ -211,4 +222,4 @@ def _check_direction(theta: torch.Tensor, u: torch.Tensor) -> None:
 
 def _check_mu(mu: float) -> None:
     if not mu > 0:
-        raise ValueError(f"mu={mu} must be above 0; default_mu gives a good value for a dtype and a dimension")
+        raise ValueError(f"mu={mu} must be above 0; default_mu gives a good value")

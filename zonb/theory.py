@@ -9,7 +9,7 @@ from zonb.kernels import entk
 
 
 def log_softmax_jacobian(logits: torch.Tensor) -> torch.Tensor:
-    r""":math:`A = \partial \log\mathrm{softmax}(z)/\partial z = I - \mathbf 1\pi^T`, with :math:`\pi = \mathrm{softmax}(z)`.
+    r""":math:`A = \partial\log\pi/\partial z = I - \mathbf 1\pi^T`, with :math:`\pi = \mathrm{softmax}(z)`.
 
     An oblique projection (:math:`A^2 = A`), of norm :math:`\|A\|_2 = \sqrt V\,\|\pi\|_2 \in [1, \sqrt V)`.
 

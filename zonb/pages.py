@@ -1,0 +1,190 @@
+"""The site: executed notebooks, prose and pages derived from both, rendered by Jupyter Book with execution off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from filelock import FileLock
+
+from zonb.runner import Run
+
+_KEY = ".zonb-key"
+
+
+def build(root: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Build ``_build/html`` from executed runs and the ledger's rows; return the exit status.
+
+    Strict: a Sphinx warning fails the build. Every build starts from an empty folder (Sphinx reports a warning
+    only the first time), and the site is replaced only when complete. Nothing happens if nothing changed.
+    """
+    target = root / "_build" / "html"
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".site-") as folder:
+        source = Path(folder) / "source"
+        _assemble(root, source, runs, rows)
+        key = _folder_key(source, root / "requirements.txt")
+        if (target / _KEY).is_file() and (target / _KEY).read_text() == key:
+            print(f"the site is up to date: {os.path.relpath(target / 'index.html')}")
+            return 0
+        command = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", folder]
+        done = subprocess.run(
+            [*command, "-W", "-n", "--keep-going", "-q"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        built = Path(folder) / "_build" / "html"
+        if done.returncode != 0 or not (built / "index.html").is_file():
+            print(done.stdout + done.stderr, file=sys.stderr)
+            print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
+            return 1
+        shutil.rmtree(built / ".doctrees", ignore_errors=True)
+        (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+        (built / _KEY).write_text(key)
+        with FileLock(target.parent / ".html.lock"):
+            if target.exists():
+                target.rename(Path(folder) / "replaced")
+            built.rename(target)
+    print(f"the site is built: {os.path.relpath(target / 'index.html')}")
+    return 0
+
+
+def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The source's cells, prose and tags as they are now, with the outputs of a run of the same code.
+
+    Raises:
+        ValueError: the code differs.
+    """
+    ran = {"injected-parameters": None} | {cell["id"]: cell for cell in executed.cells}
+    outputs = iter(
+        [cell for cell in executed.cells if cell.cell_type == "code" and cell["id"] != "injected-parameters"]
+    )
+    cells = []
+    for k, cell in enumerate(source.cells):
+        cell = nbformat.from_dict({**cell, "id": f"cell-{k}"})
+        cells.append(cell)
+        if cell.cell_type != "code":
+            continue
+        old = next(outputs, None)
+        if old is None or old.source != cell.source:
+            raise ValueError(f"cell {k} is not the code that was executed")
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+        if "parameters" in cell.metadata.get("tags", []) and ran["injected-parameters"]:
+            cells.append(ran["injected-parameters"])
+    return nbformat.from_dict({**source, "cells": cells, "metadata": executed.metadata})
+
+
+def notation_page(notation: Mapping[str, Any]) -> str:
+    """The notation page from ``book/notation.yml``."""
+    rows = [["symbol", "meaning", "in paper A", "in paper B", "code name", "shape"]]
+    for symbol in notation["symbols"]:
+        code = f"`{symbol['code']}`" if symbol.get("code") else ""
+        papers = [symbol.get(paper, "") for paper in ("A", "B")]
+        rows.append([f"${symbol['tex']}$", symbol["meaning"], *papers, code, symbol.get("shape", "")])
+    return f"# Notation\n\n{notation['introduction']}\n\n{_table(rows, 'Symbols used throughout the book')}"
+
+
+def ledger_page(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> str:
+    """Every claim with its source, verdict and numbers."""
+    titles = {item.chapter.slug: item.chapter.title for item in runs}
+    counts = ", ".join(
+        f"{sum(row['verdict'] == v for row in rows)} {v}" for v in dict.fromkeys(r["verdict"] for r in rows)
+    )
+    text = (
+        "# Ledger of claims\n\n"
+        f"Every claim that the book checks: {len(rows)} so far ({counts}). A claim is written down by the notebook that "
+        "checks it, at the moment the check passes; if it failed, this page would not exist. *Rejected* lists the wrong "
+        "formulas that the same data was shown to tell apart from the right one. The rows are also a file, "
+        '<a href="../ledger.json">ledger.json</a>; `zonb verify ledger.json` compares it with a run of your own.\n'
+    )
+    for slug, title in titles.items():
+        table = [["claim", "source", "statement", "verdict", "measured", "expected", "error", "rejected"]]
+        for row in (row for row in rows if row["chapter"] == slug):
+            sign = {"==": "", "<=": "≤ ", ">=": "≥ "}[row["relation"]]
+            error = f"sem {row['sem']:.1e}" if row["sem"] is not None else f"tol {row['tolerance']:.1e}"
+            wrong = "; ".join(f"{name} ({value:.4g})" for name, value in row["rejects"].items())
+            numbers = [f"{row['measured']:.4g}", f"{sign}{row['expected']:.4g}", error, wrong]
+            table.append([f"`{row['id']}`", row["source"], row["statement"], row["verdict"], *numbers])
+        text += f"\n## {title}\n\nFrom {{doc}}`/notebooks/{slug}`.\n\n{_table(table, 'Claims of this chapter')}"
+    return text
+
+
+def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the papers say that does not hold as written, from the ledger's verdicts."""
+    text = (
+        "# Errata\n\n"
+        "Statements of the two papers that are wrong, or right only after a correction. Each has its proof and a "
+        "check that runs in the chapter named; the statement below is the corrected one. Paper A is {cite:t}`li2026zo`.\n"
+    )
+    found = [row for row in rows if row["verdict"] in ("refuted", "holds with correction")]
+    table = [["source", "what is true", "the paper's version", "chapter"]]
+    for row in found:
+        table.append([row["source"], row["statement"], row["verdict"], f"{{doc}}`/notebooks/{row['chapter']}`"])
+    return f"{text}\n{_table(table, 'Corrections')}"
+
+
+def statistics_page(runs: Sequence[Run]) -> str:
+    """Time, memory, parameters and versions of each executed notebook."""
+    table = [["chapter", "time", "peak memory", "threads", "parameters", "key"]]
+    machines: dict[str, None] = {}
+    for item in runs:
+        facts = nbformat.read(item.path, as_version=4).metadata["zonb"]
+        values = ", ".join(f"{name}={value}" for name, value in facts["parameters"].items())
+        memory = "" if facts["peak_mib"] is None else f"{facts['peak_mib']} MiB"
+        title = f"{{doc}}`/notebooks/{item.chapter.slug}`"
+        table.append([title, f"{facts['seconds']} s", memory, str(facts["threads"]), f"`{values}`", f"`{item.key}`"])
+        versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+        machines[f"{facts['machine']}; {versions}"] = None
+    return (
+        "# Statistics\n\n"
+        "How each page of this site was made: the wall time and the peak memory of its kernel, the parameters it ran "
+        "with, and the key under which its result is stored, a hash of everything it follows from.\n\n"
+        + _table(table, "One row a notebook")
+        + "\nMachine and versions: "
+        + " and ".join(machines)
+        + ".\n"
+    )
+
+
+def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("records", "_static", "__pycache__"))
+    shutil.copytree(root / "book" / "_static", source / "_static")
+    shutil.copy(root / "_toc.yml", source)
+    notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
+    config = yaml.safe_load((root / "_config.yml").read_text())
+    config["sphinx"]["config"]["mathjax3_config"] = {"tex": {"macros": notation["macros"]}}
+    (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    pages = {
+        "notation": notation_page(notation),
+        "ledger": ledger_page(rows, runs),
+        "errata": errata_page(rows),
+        "statistics": statistics_page(runs),
+    }
+    for name, text in pages.items():
+        (source / "book" / f"{name}.md").write_text(text)
+    (source / "notebooks").mkdir()
+    for item in runs:
+        page = merge(item.chapter.notebook, nbformat.read(item.path, as_version=4))
+        nbformat.write(page, source / "notebooks" / f"{item.chapter.slug}.ipynb")
+
+
+def _folder_key(folder: Path, lock: Path) -> str:
+    digest = hashlib.sha256(lock.read_bytes() + Path(__file__).read_bytes())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _table(rows: Iterable[Sequence[str]], title: str) -> str:
+    lines = [f"````{{list-table}} {title}", ":header-rows: 1", ":class: zonb-table", ""]
+    for row in rows:
+        lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
+    return "\n".join([*lines, "````", ""])

@@ -1,0 +1,228 @@
+"""Arrays in, figure out: nothing here computes a result or draws a random number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+
+# Okabe and Ito's colours that keep a contrast of 3 on white and on the dark theme, told apart by colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C00", "#56A0D3")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+# Text and axes: legible on white and on black; the site turns it into the page's own text colour.
+INK = "#787879"
+
+
+def style() -> None:
+    """Set the book's figure style: transparent SVG, one text size, colours safe on light and dark pages."""
+    sns.set_theme(context="notebook", style="ticks", palette=COLOURS)
+    plt.rcParams.update(
+        {
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "legend.framealpha": 0,
+            "text.color": INK,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.labelsize": 11,
+            "axes.titlesize": 11,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "legend.fontsize": 10,
+            "lines.markersize": 5,
+            "svg.hashsalt": "zonb",
+            "figure.dpi": 120,
+        }
+    )
+    from IPython import get_ipython
+
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def heatmaps(
+    kernels: ArrayLike,
+    *,
+    titles: Sequence[Sequence[str]],
+    rows: Sequence[str],
+    size: float = 1.55,
+) -> Figure:
+    """A grid of kernel blocks, one colour scale a row, centred at zero.
+
+    Args:
+        kernels: (R, C, V, V).
+        titles: R lists of C titles.
+        rows: a label for each row.
+        size: inches a panel.
+    """
+    kernels = np.asarray(kernels)
+    R, C = kernels.shape[:2]
+    figure, axes = plt.subplots(R, C, figsize=(size * C + 0.9, (size + 0.38) * R), squeeze=False)
+    for r in range(R):
+        # The first column is the exact kernel: it sets the scale, and a noisy estimate may saturate it.
+        limit = np.abs(kernels[r, 0]).max()
+        for c in range(C):
+            panel: Axes = axes[r, c]
+            sns.heatmap(
+                kernels[r, c],
+                ax=panel,
+                vmin=-limit,
+                vmax=limit,
+                cmap="RdBu_r",
+                square=True,
+                cbar=False,
+                xticklabels=False,
+                yticklabels=False,
+                rasterized=True,
+            )
+            panel.set_title(titles[r][c], fontsize=10)
+        axes[r, 0].set_ylabel(rows[r])
+        bar = figure.colorbar(axes[r, 0].collections[0], ax=axes[r].tolist(), shrink=0.85, pad=0.015, aspect=14)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=9)
+    return figure
+
+
+def curves(
+    x: ArrayLike,
+    lines: Mapping[str, ArrayLike],
+    *,
+    xlabel: str,
+    ylabel: str,
+    guides: Mapping[str, ArrayLike] | None = None,
+    points: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    ax: Axes | None = None,
+    title: str = "",
+    marked: bool = True,
+    legend: bool = True,
+) -> Axes:
+    """Curves over one log-log axis, measured ones with markers and ``guides`` (theory, slopes) dashed.
+
+    Args:
+        x: (n,).
+        lines: measured curves by label, each (n,); NaN leaves a gap.
+        guides: curves to compare with, drawn in the text colour.
+        points: single points by label, as (x, y), drawn as stars.
+        ax: where to draw; a new figure if not given.
+        marked: whether measured curves carry markers.
+        legend: whether to draw one.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 4))
+    for k, (label, y) in enumerate(lines.items()):
+        marker = MARKERS[k % len(MARKERS)] if marked else None
+        style = "-" if k < len(COLOURS) else ":"
+        ax.loglog(x, y, style, marker=marker, color=COLOURS[k % len(COLOURS)], label=label, linewidth=1.4)
+    for k, (label, y) in enumerate((guides or {}).items()):
+        ax.loglog(x, y, color=INK, linestyle=("--", ":", "-.")[k % 3], label=label, linewidth=1.4, zorder=3)
+    for label, (at, height) in (points or {}).items():
+        ax.loglog(at, height, "*", color=INK, markersize=12, label=label, zorder=4)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if legend:
+        ax.legend()
+    return ax
+
+
+def paired_bars(
+    groups: Sequence[str], series: Mapping[str, tuple[ArrayLike, ArrayLike | None]], *, ylabel: str
+) -> Axes:
+    """Bars side by side: for every group one bar a series, with an error bar where one is given.
+
+    Args:
+        groups: names on the horizontal axis.
+        series: label to (heights, half-lengths of the error bars or None).
+    """
+    _, ax = plt.subplots(figsize=(6.8, 3.8))
+    width = 0.8 / len(series)
+    at = np.arange(len(groups))
+    for k, (label, (height, error)) in enumerate(series.items()):
+        shift = (k - (len(series) - 1) / 2) * width
+        ax.bar(at + shift, height, width, yerr=error, label=label, color=COLOURS[k], ecolor=INK, capsize=2)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.set_xticks(at, groups)
+    ax.set_ylabel(ylabel)
+    ax.legend()
+    return ax
+
+
+def histogram(values: ArrayLike, *, xlabel: str, marks: Mapping[str, float], bins: int = 30) -> Axes:
+    """A histogram with labelled vertical marks."""
+    _, ax = plt.subplots(figsize=(6.4, 3.4))
+    ax.hist(np.asarray(values).ravel(), bins=bins, color=COLOURS[0], alpha=0.75)
+    for k, (label, value) in enumerate(marks.items()):
+        ax.axvline(value, color=COLOURS[k + 1], linewidth=2, linestyle=("-", "--", ":")[k % 3], label=label)
+    ax.set(xlabel=xlabel, ylabel="number of pairs")
+    ax.legend()
+    return ax
+
+
+def images(pictures: ArrayLike, titles: Sequence[str]) -> Figure:
+    """A row of grey images with titles.
+
+    Args:
+        pictures: (N, H, W).
+        titles: N titles.
+    """
+    pictures = np.asarray(pictures)
+    figure, axes = plt.subplots(1, len(pictures), figsize=(1.25 * len(pictures), 1.6), squeeze=False)
+    for ax, picture, title in zip(axes[0], pictures, titles, strict=True):
+        ax.imshow(picture, cmap="gray_r", interpolation="none")
+        ax.set_title(title)
+        ax.set_axis_off()
+    return figure
+
+
+def projection_diagram() -> Figure:
+    r"""Paper A's Figure 2, drawn: :math:`J_o\,U\,U^T J_u^T`, the shapes of its factors and what they mean."""
+    figure, ax = plt.subplots(figsize=(7.2, 3.9))
+    ax.set(xlim=(0, 12.6), ylim=(-0.5, 6.3), aspect="equal")
+    ax.set_axis_off()
+    V, d, P = 1.2, 3.2, 0.7
+    factors: list[tuple[float, float, int, str]] = [
+        (d, V, 0, "$J_o$\n$V\\times d$"),
+        (P, d, 1, "$U$\n$d\\times P$"),
+        (d, P, 1, "$U^\\top$\n$P\\times d$"),
+        (V, d, 0, "$J_u^\\top$\n$d\\times V$"),
+    ]
+    left, middle = 0.2, 4.2
+    for width, height, colour, label in factors:
+        _box(ax, left, middle - height / 2, width, height, COLOURS[colour], label)
+        left += width + 0.35
+    ax.text(left, middle, "=", ha="center", va="center", fontsize=16)
+    _box(ax, left + 0.4, middle - V / 2, V, V, COLOURS[2], "$K$\n$V\\times V$")
+    halves = ((0.2, d + P + 0.35, "projected tangents at $x_o$: $V$ points in $\\mathbb{R}^P$"),)
+    halves += ((d + P + 0.9, d + V + 0.35, "projected tangents at $x_u$"),)
+    for start, width, text in halves:
+        ax.plot([start, start, start + width, start + width], [2.35, 2.15, 2.15, 2.35], color=INK, linewidth=1.2)
+        ax.text(start + width / 2, 1.85, text, ha="center", va="top", fontsize=9.5)
+    ax.text(
+        6.3,
+        0.75,
+        "entry $(i,j)$ of $K$ = inner product of tangent $i$ at $x_o$ and tangent $j$ at $x_u$,\n"
+        "after both were projected on the same $P$ random directions",
+        ha="center",
+        va="top",
+        fontsize=10,
+    )
+    return figure
+
+
+def _box(ax: Axes, x: float, y: float, width: float, height: float, colour: Any, label: str) -> None:
+    ax.add_patch(Rectangle((x, y), width, height, facecolor=colour, alpha=0.3, edgecolor=colour, linewidth=1.5))
+    ax.text(x + width / 2, y + height / 2, label, ha="center", va="center", fontsize=10.5)

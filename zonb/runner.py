@@ -1,0 +1,514 @@
+"""Execute chapters and build the book: the command ``zonb``.
+
+A chapter goes from MyST through jupytext to papermill, the only executor. Its result is stored under the key of
+everything it follows from (`zonb.chapters.ingredients`), written under a temporary name and renamed when complete:
+nothing runs twice, an interrupted build goes on where it stopped, and a failure never replaces a result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures as futures
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from zonb import chapters, claims
+from zonb.chapters import Chapter, ChapterError, ParameterError
+
+LEDGER = Path("book/records/ledger.json")
+_VERSIONED = ("numpy", "scipy", "torch", "torchvision", "transformers", "matplotlib", "papermill", "jupyter-book")
+_MEASURE = """
+try:
+    import resource, sys
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+except ImportError:
+    print("nan")
+"""
+
+
+class RunnerError(RuntimeError):
+    """What was asked cannot be done; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A chapter with all its parameters fixed.
+
+    Attributes:
+        chapter: its source.
+        parts: what the result follows from.
+        key: their hash.
+        path: where the executed notebook is, or will be.
+    """
+
+    chapter: Chapter
+    parts: Mapping[str, Any]
+    key: str
+    path: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is stored."""
+        return self.path.exists()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to execute a run: text and numbers only, so that it can be on another machine."""
+
+    slug: str
+    key: str
+    notebook: str
+    given: Mapping[str, Any]
+    parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker returns: the executed notebook, and the error if a cell failed."""
+
+    notebook: str
+    error: str | None
+
+
+def find_root(start: Path) -> Path:
+    """The book's folder: the nearest one at or above ``start`` with a ``_toc.yml`` and ``notebooks/``."""
+    for folder in (start, *start.parents):
+        if (folder / "_toc.yml").exists() and (folder / "notebooks").is_dir():
+            return folder
+    raise RunnerError("no book here: run zonb in the folder that holds _toc.yml and notebooks/, or below it")
+
+
+def plan(root: Path, chapter: Chapter, given: Mapping[str, Any], profile: str = "quick") -> Run:
+    """The run of a chapter under a profile, with ``given`` replacing the profile's parameters.
+
+    Raises:
+        ParameterError: a parameter is unknown, ill-typed or out of range.
+    """
+    values = chapter.values(_profile(root, profile).get(chapter.slug, {}) | given)
+    parts = chapters.ingredients(chapter, values, root / "requirements.txt")
+    key = chapters.key(parts)
+    return Run(chapter, parts, key, root / "_build" / profile / f"{chapter.slug}-{key}.ipynb")
+
+
+def run(runs: Sequence[Run], *, scheduler: str | None = None, workers: int | None = None) -> list[str]:
+    """Execute what is not stored yet; return a message for every run that failed.
+
+    Args:
+        runs: what to execute; finished ones cost nothing.
+        scheduler: address of a Dask scheduler; a pool of processes on this machine if not given.
+        workers: size of that pool; one a core if not given.
+    """
+    mine, theirs = [], []
+    failures: list[str] = []
+    with contextlib.ExitStack() as locks:
+        for path, item in {item.path: item for item in runs if not item.done}.items():
+            lock = _lock(path)
+            try:
+                lock.acquire(timeout=0)
+            except TimeoutError:
+                theirs.append(item)
+            else:
+                locks.callback(lock.release)
+                if not item.done:
+                    mine.append(item)
+        if mine:
+            failures = _execute_all(mine, scheduler, workers)
+    for item in theirs:  # Another build has these in hand: wait for it, then do what it did not finish.
+        with _lock(item.path):
+            pass
+        failures += run([item], scheduler=scheduler, workers=workers)
+    return failures
+
+
+def execute(job: Job) -> Outcome:
+    """Execute one job in this process's environment; papermill does the work.
+
+    Raises:
+        RunnerError: this machine's zonb or its data differ from those the job was planned with.
+    """
+    here = chapters.modules(job.parts["code"])
+    if here != job.parts["modules"] or chapters.data_checksums(here) != job.parts["data"]:
+        raise RunnerError(f"{job.slug}: the worker {platform.node()} has another zonb; install this version there")
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        dict.fromkeys([str(chapters.PACKAGE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    ).rstrip(os.pathsep)
+    os.environ["PYTHONHASHSEED"] = "0"
+    notebook = nbformat.reads(job.notebook, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(_MEASURE, metadata={"tags": ["zonb-measure"]}))
+    error = None
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "source.ipynb", Path(folder) / "executed.ipynb"
+        nbformat.write(notebook, source)
+        try:
+            papermill.execute_notebook(
+                str(source), str(target), parameters=dict(job.given), kernel_name="python3", progress_bar=False
+            )
+        except PapermillExecutionError as failure:
+            head = next((line for line in failure.source.splitlines() if line.strip()), "")
+            error = f"{job.slug}: cell {failure.exec_count} ({head!r}) failed: {failure.ename}: {failure.evalue}"
+        except Exception as failure:
+            error = f"{job.slug}: the kernel failed: {type(failure).__name__}: {failure}"
+        executed = nbformat.read(target if target.exists() else source, as_version=4)
+    seconds = time.perf_counter() - start
+    return Outcome(nbformat.writes(_publishable(executed, job, seconds)), error)
+
+
+def ledger(root: Path, profile: str) -> list[dict[str, Any]]:
+    """Every claim of the executed book, in the order of the chapters.
+
+    Raises:
+        RunnerError: a chapter has no result for its present sources, or two claims share an id.
+    """
+    rows: list[dict[str, Any]] = []
+    for item in (plan(root, chapter, {}, profile) for chapter in chapters.read_all(root)):
+        if not item.done:
+            raise RunnerError(f"{item.chapter.slug} has no result for its present sources; run 'zonb book' first")
+        rows += claims.collect(nbformat.read(item.path, as_version=4).cells, item.chapter.slug)
+    ids = [row["id"] for row in rows]
+    if twice := sorted({id for id in ids if ids.count(id) > 1}):
+        raise RunnerError(f"claims share an id: {', '.join(twice)}; ids must be unique in the book")
+    return rows
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new content and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.close()
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status (0 done, 1 a chapter or claim failed, 2 not understood)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options, find_root(Path.cwd()))
+    except (ParameterError, ChapterError, RunnerError) as error:
+        print(f"zonb: {error}", file=sys.stderr)
+        return 2
+
+
+def _list(options: argparse.Namespace, root: Path) -> int:
+    for chapter in chapters.read_all(root):
+        item = plan(root, chapter, {}, options.profile)
+        print(f"{chapter.slug}: {chapter.title} [{'up to date' if item.done else 'to be executed'}]")
+        print(chapter.describe())
+    return 0
+
+
+def _run(options: argparse.Namespace, root: Path) -> int:
+    chapter = _chapter(root, options.chapter)
+    return _finish([plan(root, chapter, _given(chapter, options.parameter), options.profile)], options)
+
+
+def _sweep(options: argparse.Namespace, root: Path) -> int:
+    chapter = _chapter(root, options.chapter)
+    grid = {name: _values(chapter, name, text) for name, text in _pairs(chapter, options.grid)}
+    fixed = _given(chapter, options.parameter)
+    points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+    return _finish([plan(root, chapter, fixed | point, options.profile) for point in points], options)
+
+
+def _book(options: argparse.Namespace, root: Path) -> int:
+    runs = [plan(root, chapter, {}, options.profile) for chapter in chapters.read_all(root)]
+    if status := _finish(runs, options):
+        return status
+    from zonb import pages
+
+    return pages.build(root, runs, ledger(root, options.profile))
+
+
+def _verify(options: argparse.Namespace, root: Path) -> int:
+    path = Path(options.ledger) if options.ledger else root / LEDGER
+    if not path.is_file():
+        raise RunnerError(f"there is no ledger {path.name}; give the file that 'zonb ledger --json' wrote")
+    published, rerun = json.loads(path.read_text()), ledger(root, options.profile)
+    lines = claims.disagreements(published, rerun)
+    print("\n".join([*lines, f"{len(rerun)} claims compared, {len(lines)} disagree"]))
+    return 1 if lines else 0
+
+
+def _ledger(options: argparse.Namespace, root: Path) -> int:
+    rows = ledger(root, options.profile)
+    if options.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        for row in rows:
+            print(f"{row['id']} ({row['source']}; {row['chapter']}): {row['verdict']}. {row['statement']}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="zonb", description="Execute the chapters and build the book.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        command.add_argument(
+            "--profile", default="quick", help="quick (the notebooks' defaults) or the name of a file in profiles/"
+        )
+        if name in ("run", "sweep", "book"):
+            command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
+            command.add_argument("--workers", type=int, help="chapters executed at a time on this machine")
+        if name in ("run", "sweep"):
+            command.add_argument("chapter", help="number or name, such as 02 or 02-projected-kernel")
+            command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+        return command
+
+    add("list", _list, "The chapters and their parameters.")
+    add("run", _run, "Execute one chapter, with other parameters if given.")
+    add("sweep", _sweep, "Execute one chapter at every point of a grid of parameters.").add_argument(
+        "-g", "--grid", action="append", required=True, metavar="NAME=V1,V2,..."
+    )
+    add("book", _book, "Execute what has changed, then build the site in _build/html.")
+    add("verify", _verify, "Compare this machine's ledger with a published one.").add_argument("ledger", nargs="?")
+    add("ledger", _ledger, "Print every claim with its verdict.").add_argument("--json", action="store_true")
+    return parser
+
+
+def _chapter(root: Path, name: str) -> Chapter:
+    found = [path for path in sorted((root / "notebooks").glob("*.md")) if name in (path.stem, path.stem.split("-")[0])]
+    if not found:
+        slugs = ", ".join(path.stem for path in sorted((root / "notebooks").glob("*.md")))
+        raise RunnerError(f"no chapter {name!r}; choose one of {slugs}")
+    return chapters.read(found[0])
+
+
+def _pairs(chapter: Chapter, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in chapter.parameters:
+            why = f"no parameter {name!r}" if equals else f"{text!r} must read NAME=VALUE"
+            raise ParameterError(f"{chapter.slug}: {why}\n{chapter.describe()}")
+        pairs.append((name, value))
+    return pairs
+
+
+def _given(chapter: Chapter, texts: Sequence[str]) -> dict[str, Any]:
+    try:
+        return {name: chapter.parameters[name].parse(value) for name, value in _pairs(chapter, texts)}
+    except ParameterError as error:
+        raise _with_table(chapter, error) from None
+
+
+def _values(chapter: Chapter, name: str, text: str) -> list[Any]:
+    # Commas inside brackets belong to a list: '[1,5],[1,25]' is two values.
+    try:
+        return [chapter.parameters[name].parse(part) for part in re.split(r",(?![^\[]*\])", text)]
+    except ParameterError as error:
+        raise _with_table(chapter, error) from None
+
+
+def _with_table(chapter: Chapter, error: ParameterError) -> ParameterError:
+    table = chapter.describe()
+    return error if table in str(error) else ParameterError(f"{chapter.slug}: {error}\n{table}")
+
+
+def _profile(root: Path, name: str) -> dict[str, dict[str, Any]]:
+    if name == "quick":  # the notebooks' own defaults
+        return {}
+    path = root / "profiles" / f"{name}.yml"
+    if not path.is_file():
+        known = ["quick", *sorted(p.stem for p in (root / "profiles").glob("*.yml"))]
+        raise RunnerError(f"no profile {name!r}; choose one of {', '.join(known)}")
+    import yaml
+
+    profile = yaml.safe_load(path.read_text()) or {}
+    slugs = {p.stem for p in (root / "notebooks").glob("*.md")}
+    if unknown := sorted(profile.keys() - slugs):
+        raise RunnerError(f"profiles/{path.name} names {', '.join(unknown)}, which are not chapters")
+    return profile
+
+
+def _lock(path: Path) -> Any:
+    from filelock import FileLock
+
+    folder = path.parent / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{path.stem}.lock")
+
+
+def _finish(runs: Sequence[Run], options: argparse.Namespace) -> int:
+    if options.workers is not None and options.workers < 1:
+        raise RunnerError(f"--workers {options.workers} must be at least 1")
+    start, waiting = time.perf_counter(), len({item.path for item in runs if not item.done})
+    os.environ.setdefault("ZONB_CACHE", str(runs[0].path.parent.parent / "cache"))
+    failures = run(runs, scheduler=options.scheduler, workers=options.workers)
+    for message in failures:
+        print(f"zonb: {message}", file=sys.stderr)
+    for item in runs if len(runs) == 1 or options.command is _sweep else []:
+        print(os.path.relpath(item.path))
+    took = f" in {time.perf_counter() - start:.1f} s" if waiting else ""
+    print(f"{waiting - len(failures)} executed{took}, {len(runs) - waiting} up to date, {len(failures)} failed")
+    return 1 if failures else 0
+
+
+def _execute_all(runs: Sequence[Run], scheduler: str | None, workers: int | None) -> list[str]:
+    from tqdm import tqdm
+
+    failures = []
+    workers = min(workers or os.cpu_count() or 1, len(runs))
+    with (
+        _executor(scheduler, workers) as executor,
+        tqdm(total=len(runs), unit="run", desc="executing", disable=None) as bar,
+    ):
+        pending = {executor.submit(execute, _job(item)): item for item in runs}
+        for future in futures.as_completed(pending):
+            item = pending[future]
+            try:
+                outcome = future.result()
+            except RunnerError:
+                raise
+            except Exception as error:
+                failures.append(f"{item.chapter.slug}: its worker died: {type(error).__name__}: {error}")
+                continue
+            failed = item.path.with_suffix(".failed.ipynb")
+            write_atomic(failed if outcome.error else item.path, outcome.notebook)
+            if outcome.error:
+                failures.append(f"{outcome.error}\n  (kept aside: {os.path.relpath(failed)})")
+            else:
+                failed.unlink(missing_ok=True)
+            bar.update()
+    return failures
+
+
+@contextlib.contextmanager
+def _executor(scheduler: str | None, workers: int) -> Iterator[futures.Executor]:
+    if scheduler:
+        from distributed import Client
+
+        try:
+            client = Client(scheduler, timeout="10s")
+        except (OSError, ValueError) as error:
+            raise RunnerError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
+        with client:
+            yield client.get_executor(pure=False)
+    else:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        pool = futures.ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(threads,)
+        )
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(threads: int) -> None:
+    # Each kernel gets its share of the cores, so that two workers on two cores do not fight.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    parent = os.getppid()
+
+    def leave_with_parent() -> None:
+        # A killed parent cannot stop its workers, and a kernel stops only with the worker that started it.
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _job(item: Run) -> Job:
+    values, parameters = item.parts["parameters"], item.chapter.parameters
+    given = {name: value for name, value in values.items() if value != parameters[name].default}
+    return Job(item.chapter.slug, item.key, nbformat.writes(_numbered(item.chapter.notebook)), given, item.parts)
+
+
+def _numbered(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    for k, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{k}"
+    return notebook
+
+
+def _publishable(notebook: nbformat.NotebookNode, job: Job, seconds: float) -> nbformat.NotebookNode:
+    """The executed notebook without what belongs to this machine or this moment."""
+    memory = None
+    kept = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "zonb-measure" in tags:
+            memory = next((float(output.text) for output in cell.outputs if output.get("name") == "stdout"), None)
+            continue
+        if "injected-parameters" in tags:
+            cell["id"] = "injected-parameters"
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                if output.get("name") == "stderr":
+                    print(f"{job.slug}, cell {cell.execution_count}: {output.text}", file=sys.stderr)
+            cell.outputs = [_clean(output) for output in cell.outputs if output.get("name") != "stderr"]
+        kept.append(cell)
+    notebook.cells = kept
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+        "zonb": {
+            "chapter": job.slug,
+            "key": job.key,
+            "parameters": job.parts["parameters"],
+            "data": job.parts["data"],
+            "seconds": round(seconds, 1),
+            "peak_mib": None if memory is None else round(memory),
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONED},
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        },
+    }
+    return notebook
+
+
+def _clean(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Paths made relative and overwritten progress frames dropped, in every text of an output."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            for folder, name in _folders().items():
+                value = value.replace(folder, name)
+            return re.sub(r"[^\n]*\r(?!\n)", "", value)
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        if isinstance(value, dict):
+            return nbformat.from_dict({key: clean(item) for key, item in value.items()})
+        return value
+
+    return clean(output)
+
+
+def _folders() -> dict[str, str]:
+    named = {sys.prefix: "<environment>", str(chapters.PACKAGE.parent): "<book>", str(Path.home()): "~"}
+    named |= {tempfile.gettempdir(): "<temporary>", os.environ.get("ZONB_DATA", "") or sys.prefix: "<data>"}
+    return dict(sorted(named.items(), key=lambda pair: -len(pair[0])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
