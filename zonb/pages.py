@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import nbformat
 import yaml
 from filelock import FileLock
 
+from zonb import claims
 from zonb.runner import Run
 
 _KEY = ".zonb-key"
@@ -37,7 +39,15 @@ def build(root: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) ->
         if (target / _KEY).is_file() and (target / _KEY).read_text() == key:
             print(f"the site is up to date: {os.path.relpath(target / 'index.html')}")
             return 0
-        command = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", folder]
+        command = [
+            sys.executable,
+            "-c",
+            "from jupyter_book.cli.main import main; main()",
+            "build",
+            str(source),
+            "--path-output",
+            folder,
+        ]
         done = subprocess.run(
             [*command, "-W", "-n", "--keep-going", "-q"], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
@@ -57,29 +67,48 @@ def build(root: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) ->
     return 0
 
 
-def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The source's cells, prose and tags as they are now, with the outputs of a run of the same code.
+def chapter_page(run: Run) -> nbformat.NotebookNode:
+    """The chapter's cells, prose and tags as they are now, with the outputs of the run, and its rerun box at the end.
 
     Raises:
-        ValueError: the code differs.
+        ValueError: the run is of other code.
     """
-    ran = {"injected-parameters": None} | {cell["id"]: cell for cell in executed.cells}
-    outputs = iter(
-        [cell for cell in executed.cells if cell.cell_type == "code" and cell["id"] != "injected-parameters"]
-    )
+    executed = nbformat.read(run.path, as_version=4)
+    injected = [cell for cell in executed.cells if cell["id"] == "injected-parameters"]
+    outputs = iter([cell for cell in executed.cells if cell.cell_type == "code" and cell not in injected])
     cells = []
-    for k, cell in enumerate(source.cells):
-        cell = nbformat.from_dict({**cell, "id": f"cell-{k}"})
+    for k, source in enumerate(run.chapter.notebook.cells):
+        cell = nbformat.from_dict({**source, "id": f"cell-{k}"})
         cells.append(cell)
-        if cell.cell_type != "code":
-            continue
-        old = next(outputs, None)
-        if old is None or old.source != cell.source:
-            raise ValueError(f"cell {k} is not the code that was executed")
-        cell.outputs, cell.execution_count = old.outputs, old.execution_count
-        if "parameters" in cell.metadata.get("tags", []) and ran["injected-parameters"]:
-            cells.append(ran["injected-parameters"])
-    return nbformat.from_dict({**source, "cells": cells, "metadata": executed.metadata})
+        if cell.cell_type == "code":
+            ran = next(outputs, None)
+            if ran is None or ran.source != cell.source:
+                raise ValueError(f"{run.path.name}: cell {k} is not the code that was executed")
+            cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+            for output in cell.outputs:
+                output.get("data", {}).pop(claims.MIME, None)  # for the ledger, not for the page
+            if "parameters" in cell.metadata.get("tags", []):
+                cells += injected
+    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, executed.metadata["zonb"]), id="rerun"))
+    return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": executed.metadata, "cells": cells})
+
+
+def rerun_box(run: Run, facts: Mapping[str, Any]) -> str:
+    """How to run a chapter again: its parameters, the command, and what it took."""
+    rows = [["parameter", "this page", "default", "range", "what it is"]]
+    for parameter in run.chapter.parameters.values():
+        value = facts["parameters"][parameter.name]
+        rows.append([f"`{parameter.name}`", f"`{value}`", f"`{parameter.default}`", parameter.range, parameter.text])
+    name = list(run.chapter.parameters)[-1]
+    memory = "" if facts["peak_mib"] is None else f" and {facts['peak_mib']} MiB of memory"
+    return (
+        "## Rerun this chapter\n\n"
+        "With other parameters, in the folder of the book (after `make book`; see its README):\n\n"
+        f"```bash\n.venv/bin/zonb run {run.chapter.slug} -p {name}={facts['parameters'][name]}\n```\n\n"
+        f"{_table(rows, 'Parameters of this chapter')}\n"
+        f"This page took {facts['seconds']} s{memory} ({facts['machine']}). "
+        "A value outside its range is refused before anything runs.\n"
+    )
 
 
 def notation_page(notation: Mapping[str, Any]) -> str:
@@ -95,13 +124,11 @@ def notation_page(notation: Mapping[str, Any]) -> str:
 def ledger_page(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> str:
     """Every claim with its source, verdict and numbers."""
     titles = {item.chapter.slug: item.chapter.title for item in runs}
-    counts = ", ".join(
-        f"{sum(row['verdict'] == v for row in rows)} {v}" for v in dict.fromkeys(r["verdict"] for r in rows)
-    )
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(row["verdict"] for row in rows).items())
     text = (
         "# Ledger of claims\n\n"
-        f"Every claim that the book checks: {len(rows)} so far ({counts}). A claim is written down by the notebook that "
-        "checks it, at the moment the check passes; if it failed, this page would not exist. *Rejected* lists the wrong "
+        f"Every claim that the book checks: {len(rows)} so far ({counts}). A claim is recorded by the notebook that "
+        "checks it, at the moment the check passes; if it failed, this page would not exist. *Rejected* lists wrong "
         "formulas that the same data was shown to tell apart from the right one. The rows are also a file, "
         '<a href="../ledger.json">ledger.json</a>; `zonb verify ledger.json` compares it with a run of your own.\n'
     )
@@ -122,7 +149,7 @@ def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
     text = (
         "# Errata\n\n"
         "Statements of the two papers that are wrong, or right only after a correction. Each has its proof and a "
-        "check that runs in the chapter named; the statement below is the corrected one. Paper A is {cite:t}`li2026zo`.\n"
+        "check that runs in the chapter named; the statement is the corrected one. Paper A is {cite:t}`li2026zo`.\n"
     )
     found = [row for row in rows if row["verdict"] in ("refuted", "holds with correction")]
     table = [["source", "what is true", "the paper's version", "chapter"]]
@@ -172,8 +199,7 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
         (source / "book" / f"{name}.md").write_text(text)
     (source / "notebooks").mkdir()
     for item in runs:
-        page = merge(item.chapter.notebook, nbformat.read(item.path, as_version=4))
-        nbformat.write(page, source / "notebooks" / f"{item.chapter.slug}.ipynb")
+        nbformat.write(chapter_page(item), source / "notebooks" / f"{item.chapter.slug}.ipynb")
 
 
 def _folder_key(folder: Path, lock: Path) -> str:

@@ -79,21 +79,12 @@ def heatmaps(
         limit = np.abs(kernels[r, 0]).max()
         for c in range(C):
             panel: Axes = axes[r, c]
-            sns.heatmap(
-                kernels[r, c],
-                ax=panel,
-                vmin=-limit,
-                vmax=limit,
-                cmap="RdBu_r",
-                square=True,
-                cbar=False,
-                xticklabels=False,
-                yticklabels=False,
-                rasterized=True,
-            )
+            picture = panel.imshow(kernels[r, c], vmin=-limit, vmax=limit, cmap="RdBu_r", interpolation="none")
+            panel.set(xticks=[], yticks=[])
+            sns.despine(ax=panel, left=True, bottom=True)
             panel.set_title(titles[r][c], fontsize=10)
         axes[r, 0].set_ylabel(rows[r])
-        bar = figure.colorbar(axes[r, 0].collections[0], ax=axes[r].tolist(), shrink=0.85, pad=0.015, aspect=14)
+        bar = figure.colorbar(picture, ax=axes[r].tolist(), shrink=0.85, pad=0.015, aspect=14)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9)
     return figure

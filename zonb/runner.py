@@ -162,7 +162,12 @@ def execute(job: Job) -> Outcome:
         nbformat.write(notebook, source)
         try:
             papermill.execute_notebook(
-                str(source), str(target), parameters=dict(job.given), kernel_name="python3", progress_bar=False
+                str(source),
+                str(target),
+                parameters=dict(job.given),
+                kernel_name="python3",
+                progress_bar=False,
+                config=_kernel_config(),
             )
         except PapermillExecutionError as failure:
             head = next((line for line in failure.source.splitlines() if line.strip()), "")
@@ -435,6 +440,13 @@ def _start_worker(threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _kernel_config() -> Any:
+    from traitlets.config import Config
+
+    # Sockets in the file system rather than open TCP ports, where the system has them.
+    return Config() if sys.platform == "win32" else Config(KernelManager={"transport": "ipc"})
 
 
 def _job(item: Run) -> Job:
