@@ -133,13 +133,16 @@ def ledger_page(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> str:
         '<a href="../ledger.json">ledger.json</a>; `zonb verify ledger.json` compares it with a run of your own.\n'
     )
     for slug, title in titles.items():
-        table = [["claim", "source", "statement", "verdict", "measured", "expected", "error", "rejected"]]
+        table = [["claim", "statement", "numbers"]]
         for row in (row for row in rows if row["chapter"] == slug):
-            sign = {"==": "", "<=": "≤ ", ">=": "≥ "}[row["relation"]]
-            error = f"sem {row['sem']:.1e}" if row["sem"] is not None else f"tol {row['tolerance']:.1e}"
+            sign = {"==": "", "<=": "at most ", ">=": "at least "}[row["relation"]]
+            error = f"sem {row['sem']:.1e}" if row["sem"] is not None else f"tolerance {row['tolerance']:.1e}"
             wrong = "; ".join(f"{name} ({value:.4g})" for name, value in row["rejects"].items())
-            numbers = [f"{row['measured']:.4g}", f"{sign}{row['expected']:.4g}", error, wrong]
-            table.append([f"`{row['id']}`", row["source"], row["statement"], row["verdict"], *numbers])
+            about = f"`{row['id']}`<br>{row['source']}<br>**{row['verdict']}**"
+            numbers = f"measured {row['measured']:.4g}<br>expected {sign}{row['expected']:.4g}<br>{error}"
+            if row["comparisons"] > 1:
+                numbers += f"<br>worst of {row['comparisons']}"
+            table.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", numbers])
         text += f"\n## {title}\n\nFrom {{doc}}`/notebooks/{slug}`.\n\n{_table(table, 'Claims of this chapter')}"
     return text
 
@@ -152,7 +155,7 @@ def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
         "check that runs in the chapter named; the statement is the corrected one. Paper A is {cite:t}`li2026zo`.\n"
     )
     found = [row for row in rows if row["verdict"] in ("refuted", "holds with correction")]
-    table = [["source", "what is true", "the paper's version", "chapter"]]
+    table = [["source", "what is true", "verdict on the paper", "chapter"]]
     for row in found:
         table.append([row["source"], row["statement"], row["verdict"], f"{{doc}}`/notebooks/{row['chapter']}`"])
     return f"{text}\n{_table(table, 'Corrections')}"

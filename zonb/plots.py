@@ -131,7 +131,7 @@ def curves(
 
 
 def paired_bars(
-    groups: Sequence[str], series: Mapping[str, tuple[ArrayLike, ArrayLike | None]], *, ylabel: str
+    groups: Sequence[str], series: Mapping[str, tuple[ArrayLike, ArrayLike | None]], *, xlabel: str, ylabel: str
 ) -> Axes:
     """Bars side by side: for every group one bar a series, with an error bar where one is given.
 
@@ -147,7 +147,7 @@ def paired_bars(
         ax.bar(at + shift, height, width, yerr=error, label=label, color=COLOURS[k], ecolor=INK, capsize=2)
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set_xticks(at, groups)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return ax
 
@@ -155,7 +155,7 @@ def paired_bars(
 def histogram(values: ArrayLike, *, xlabel: str, marks: Mapping[str, float], bins: int = 30) -> Axes:
     """A histogram with labelled vertical marks."""
     _, ax = plt.subplots(figsize=(6.4, 3.4))
-    ax.hist(np.asarray(values).ravel(), bins=bins, color=COLOURS[0], alpha=0.75)
+    ax.hist(np.asarray(values).ravel(), bins=bins, color=COLOURS[0], alpha=0.75, edgecolor="none")
     for k, (label, value) in enumerate(marks.items()):
         ax.axvline(value, color=COLOURS[k + 1], linewidth=2, linestyle=("-", "--", ":")[k % 3], label=label)
     ax.set(xlabel=xlabel, ylabel="number of pairs")
@@ -171,10 +171,10 @@ def images(pictures: ArrayLike, titles: Sequence[str]) -> Figure:
         titles: N titles.
     """
     pictures = np.asarray(pictures)
-    figure, axes = plt.subplots(1, len(pictures), figsize=(1.25 * len(pictures), 1.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(pictures), figsize=(max(1.0 * len(pictures), 4), 1.9), squeeze=False)
     for ax, picture, title in zip(axes[0], pictures, titles, strict=True):
         ax.imshow(picture, cmap="gray_r", interpolation="none")
-        ax.set_title(title)
+        ax.set_title(title, fontsize=10)
         ax.set_axis_off()
     return figure
 

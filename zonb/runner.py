@@ -167,7 +167,7 @@ def execute(job: Job) -> Outcome:
                 parameters=dict(job.given),
                 kernel_name="python3",
                 progress_bar=False,
-                config=_kernel_config(),
+                config=_kernel_config(folder),
             )
         except PapermillExecutionError as failure:
             head = next((line for line in failure.source.splitlines() if line.strip()), "")
@@ -442,11 +442,11 @@ def _start_worker(threads: int) -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _kernel_config() -> Any:
+def _kernel_config(folder: str) -> Any:
     from traitlets.config import Config
 
-    # Sockets in the file system rather than open TCP ports, where the system has them.
-    return Config() if sys.platform == "win32" else Config(KernelManager={"transport": "ipc"})
+    # Sockets in a folder of this run's own rather than open TCP ports, where the system has them.
+    return Config() if sys.platform == "win32" else Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
 def _job(item: Run) -> Job:

@@ -1,0 +1,53 @@
+"""Slow twins, written as the papers write the formulas; nothing here calls the code it checks."""
+
+import math
+
+import torch
+from torch.func import functional_call, jacrev
+
+
+def jacobian(model, x):
+    """J(x) by reverse mode over the whole parameter dictionary, (N, V, d)."""
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    blocks = jacrev(lambda p: functional_call(model, p, (x,)))(parameters)
+    return torch.cat([block.flatten(2) for block in blocks.values()], dim=2)
+
+
+def projected_entk(J_o, J_u, directions):
+    """Eq. 4 with U U^T formed: only for small d."""
+    P = len(directions)
+    U = torch.stack(list(directions), dim=1) / math.sqrt(P)
+    return J_o @ (U @ U.T) @ J_u.T
+
+
+def projected_entry(J_o, J_u, directions, i, j):
+    """Eq. 6: one entry as an inner product of projected tangents."""
+    P = len(directions)
+    left = [sum(J_o[i, k] * u[k] for k in range(len(u))) / math.sqrt(P) for u in directions]
+    right = [sum(J_u[j, k] * u[k] for k in range(len(u))) / math.sqrt(P) for u in directions]
+    return sum(a * b for a, b in zip(left, right, strict=True))
+
+
+def spsa_gradient(f, theta, directions, mu):
+    """Eq. 1, averaged over directions."""
+    total = torch.zeros_like(theta)
+    for u in directions:
+        total += (f(theta + mu * u) - f(theta - mu * u)) / (2 * mu) * u
+    return total / len(directions)
+
+
+def error_law(J_o, J_u, P, kappa):
+    """E|K(U) - K|_F^2 for independent entries, by summing E[u_k u_l u_m u_n] over all index quadruples."""
+    d = J_o.shape[1]
+    second = 0.0
+    for k in range(d):
+        for m in range(d):  # the only quadruples with a mean: pairs, and all four equal
+            a, b = J_o[:, k] @ J_o[:, k], J_u[:, m] @ J_u[:, m]
+            cross = (J_o[:, k] @ J_o[:, m]) * (J_u[:, k] @ J_u[:, m])
+            second += kappa * a * b if k == m else a * b + 2 * cross
+    return (second - (J_o @ J_u.T).square().sum()) / P
+
+
+def log_softmax_jacobian(logits):
+    """A by automatic differentiation."""
+    return jacrev(lambda z: torch.log_softmax(z, -1))(logits)

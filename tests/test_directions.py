@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from zonb import directions as D
+
+LAWS = [D.gaussian, D.rademacher, D.uniform, D.laplace, D.student_t(12), D.sphere, D.orthonormal]
+d = 6
+
+
+def sample(law, n, seed=0):
+    """n directions; dependent ones in blocks of 3, so that their dependence is in the sample."""
+    generator = D.generator(seed)
+    if law.independent:
+        return law.sample(n, d, generator=generator, dtype=torch.float64)
+    return torch.cat([law.sample(3, d, generator=generator, dtype=torch.float64) for _ in range(n // 3)])
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+def test_mean_is_zero_and_covariance_is_identity(law):
+    n = 60_000
+    u = sample(law, n)
+    products = u[:, :, None] * u[:, None, :]
+    # Dependent directions come in blocks of 3; their blocks are independent.
+    blocks = products.view(-1, 1 if law.independent else 3, d, d).mean(1)
+    mean, sem = blocks.mean(0), blocks.std(0) / len(blocks) ** 0.5 + 1e-12
+    z = ((mean - torch.eye(d)) / sem).abs()
+    assert z.max() < 5
+    assert (((mean - 1.1 * torch.eye(d)) / sem).abs()).max() > 5  # a covariance 10 % too large is seen
+    assert (u.mean(0).abs() * n**0.5 / u.std(0)).max() < 5
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law.kappa is not None], ids=lambda law: law.name)
+def test_fourth_moment_is_kappa(law):
+    fourth = sample(law, 200_000, seed=1) ** 4
+    mean, sem = fourth.mean(), fourth.std() / fourth.numel() ** 0.5 + 1e-12
+    assert abs(mean - law.kappa) < 5 * sem
+    for other in {3.0, 1.0, 9 / 5, 6.0} - {law.kappa}:
+        assert abs(mean - other) > 5 * sem
+
+
+def test_sphere_has_radius_root_d_and_orthonormal_directions_are_orthogonal():
+    radii = D.sphere.sample(10, d, generator=D.generator(0), dtype=torch.float64).norm(dim=1)
+    torch.testing.assert_close(radii, torch.full((10,), d**0.5, dtype=torch.float64))
+    u = D.orthonormal.sample(d, d, generator=D.generator(0), dtype=torch.float64)
+    torch.testing.assert_close(u @ u.T, d * torch.eye(d, dtype=torch.float64))
+
+
+def test_same_seed_same_directions_and_streams_differ():
+    a, b, c = (
+        D.gaussian.sample(4, d, generator=generator)
+        for generator in (D.generator(3, 1), D.generator(3, 1), D.generator(1, 3))
+    )
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_drawing_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for law in LAWS:
+        law.sample(2, d, generator=D.generator(0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_laws_without_a_fourth_moment_are_refused():
+    with pytest.raises(ValueError, match=r"nu=4 must exceed 4.*fourth moment"):
+        D.student_t(4)
+
+
+@pytest.mark.parametrize("P, dimension", [(0, 3), (3, 0)])
+def test_empty_samples_are_refused(P, dimension):
+    with pytest.raises(ValueError, match="at least 1"):
+        D.gaussian.sample(P, dimension, generator=D.generator(0))
+
+
+def test_more_orthonormal_directions_than_dimensions_are_refused():
+    with pytest.raises(ValueError, match=r"P=7 .* d=6"):
+        D.orthonormal.sample(7, 6, generator=D.generator(0))

@@ -1,0 +1,113 @@
+import pytest
+import reference
+import torch
+
+from zonb import directions as D
+from zonb import kernels as K
+from zonb import theory
+
+V, d = 3, 8
+
+
+def tangents(seed, rows=V, columns=d):
+    """Tangents with unequal lengths and a mean, so that no formula hides behind symmetry."""
+    g = D.gaussian.sample(rows, columns, generator=D.generator(seed), dtype=torch.float64)
+    return g * torch.arange(1, columns + 1) ** 0.5 + 0.3
+
+
+J_o, J_u = tangents(0), tangents(1, rows=V + 1)
+
+
+def test_projected_kernel_equals_the_twin_entry_by_entry():
+    us = D.rademacher.sample(5, d, generator=D.generator(2), dtype=torch.float64)
+    ours = K.projected_entk(J_o, J_u, us)
+    torch.testing.assert_close(ours, reference.projected_entk(J_o, J_u, us))
+    for i in range(V):
+        for j in range(V + 1):
+            assert ours[i, j].item() == pytest.approx(reference.projected_entry(J_o, J_u, us, i, j).item())
+
+
+def test_orthonormal_directions_recover_the_kernel_at_full_dimension():
+    us = D.orthonormal.sample(d, d, generator=D.generator(2), dtype=torch.float64)
+    torch.testing.assert_close(K.projected_entk(J_o, J_u, us), K.entk(J_o, J_u))
+
+
+@pytest.mark.parametrize("P", [1, 2, 7])
+def test_rank_is_at_most_the_number_of_perturbations(P):
+    us = D.gaussian.sample(P, d, generator=D.generator(2), dtype=torch.float64)
+    assert torch.linalg.matrix_rank(K.projected_entk(J_o, J_u, us)) == min(P, V)
+
+
+@pytest.mark.parametrize("law", [D.gaussian, D.rademacher, D.orthonormal], ids=lambda law: law.name)
+def test_projections_and_prefixes_equal_the_direct_kernel(law):
+    P, both = 6, torch.stack([J_o, tangents(3)])
+    Y = K.project(both, law, P, generator=D.generator(5), chunk=P)
+    us = law.sample(P, d, generator=D.generator(5), dtype=torch.float64)
+    torch.testing.assert_close(Y, torch.einsum("nvd,pd->pnv", both, us))
+    prefixes = K.prefix_kernels(Y[:, 0], Y[:, 1], [1, 4, 6])
+    for kernel, at in zip(prefixes, [1, 4, 6], strict=True):
+        torch.testing.assert_close(kernel, reference.projected_entk(both[0], both[1], us[:at]))
+
+
+def test_chunks_change_the_memory_and_not_the_law():
+    n = 4000
+    for chunk in (1, 7, 64):
+        Y = K.project(J_o, D.gaussian, n, generator=D.generator(6), chunk=chunk)
+        covariance = Y.T @ Y / n
+        exact = K.entk(J_o, J_o)
+        sem = ((exact.diag()[:, None] * exact.diag()[None] + exact**2) / n) ** 0.5
+        assert ((covariance - exact).abs() < 5 * sem).all()
+        assert ((covariance - 1.2 * exact).abs() > 5 * sem).any()
+
+
+@pytest.mark.parametrize(
+    "law",
+    [D.gaussian, D.rademacher, D.uniform, D.laplace, D.student_t(12), D.sphere, D.orthonormal],
+    ids=lambda law: law.name,
+)
+@pytest.mark.parametrize("P", [1, 3])
+def test_squared_error_follows_the_law_and_no_other(law, P):
+    n = 40_000
+    generator = D.generator(7, P)
+    exact = K.entk(J_o, J_u)
+    if law.independent:
+        us = law.sample(n * P, d, generator=generator, dtype=torch.float64).view(n, P, d)
+    else:
+        us = torch.stack([law.sample(P, d, generator=generator, dtype=torch.float64) for _ in range(n)])
+    estimates = torch.einsum("npi,npj->nij", us @ J_o.T, us @ J_u.T) / P
+    errors = (estimates - exact).square().sum((1, 2))
+    mean, sem = errors.mean(), errors.std() / n**0.5
+    assert abs(mean - theory.error_law(J_o, J_u, P, law)) < 5 * sem
+    others = {D.gaussian, D.rademacher, D.laplace} - {law}
+    for wrong in others:
+        assert abs(mean - theory.error_law(J_o, J_u, P, wrong)) > 5 * sem, wrong.name
+
+
+def test_alignment_is_one_for_parallel_tangents_and_zero_for_orthogonal_ones():
+    row = torch.tensor([[1.0, 2.0, 0.0]])
+    assert K.alignment(row, 3 * row).item() == pytest.approx(1)
+    assert K.alignment(row, torch.tensor([[0.0, 0.0, 1.0]])).item() == 0
+    assert 0 < K.alignment(J_o, J_u) < 1
+
+
+def test_alignment_ignores_scale_and_rotation():
+    q = D.orthonormal.sample(d, d, generator=D.generator(8), dtype=torch.float64) / d**0.5
+    torch.testing.assert_close(K.alignment(2 * J_o @ q, 5 * J_u @ q), K.alignment(J_o, J_u))
+
+
+def test_relative_error_broadcasts_over_draws():
+    exact = K.entk(J_o, J_u)
+    assert K.relative_error(torch.stack([exact, 2 * exact, 0 * exact]), exact).tolist() == pytest.approx([0, 1, 1])
+
+
+def test_misuse_is_refused_by_name():
+    with pytest.raises(ValueError, match="same d"):
+        K.entk(J_o, J_u[:, 1:])
+    with pytest.raises(ValueError, match=r"need \(P, 8\)"):
+        K.projected_entk(J_o, J_u, torch.zeros(8))
+    with pytest.raises(ValueError, match="must increase"):
+        K.prefix_kernels(torch.zeros(4, V), torch.zeros(4, V), [2, 1])
+    with pytest.raises(ValueError, match=r"within 1\.\.4"):
+        K.prefix_kernels(torch.zeros(4, V), torch.zeros(4, V), [5])
+    with pytest.raises(ValueError, match="Jacobian is zero"):
+        K.alignment(J_o, 0 * J_u)
