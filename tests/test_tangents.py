@@ -83,9 +83,7 @@ def test_spsa_is_unbiased_with_second_moment_of_the_law():
     gradient, d, P, n = 2 * theta, 4, 2, 20_000
     us = D.gaussian.sample(n * P, d, generator=D.generator(1), dtype=torch.float64).view(n, P, d)
     estimates = torch.einsum("npi,npj,j->ni", us, us, gradient) / P
-    torch.testing.assert_close(
-        T.spsa_gradient(lambda t: t @ t, theta, us[0], 1e-3), estimates[0], rtol=1e-8, atol=1e-8
-    )
+    torch.testing.assert_close(T.spsa_gradient(lambda t: t @ t, theta, us[0], 1e-3), estimates[0], rtol=1e-8, atol=1e-8)
     sem = estimates.std(0) / n**0.5
     assert ((estimates.mean(0) - gradient).abs() < 5 * sem).all()
     squares = estimates.square().sum(1) / gradient.square().sum()
@@ -130,7 +128,7 @@ def test_sets_of_directions_of_another_shape_are_refused(shape):
 
 @pytest.mark.parametrize("mu", [0.0, -1e-3, float("nan")])
 def test_a_radius_that_is_not_positive_is_refused(mu):
-    with pytest.raises(ValueError, match="mu=.* must be above 0"):
+    with pytest.raises(ValueError, match=r"mu=.* must be above 0"):
         T.central_difference(lambda t: t.sum(), torch.zeros(2), torch.zeros(2), mu)
 
 

@@ -55,9 +55,7 @@ def test_error_law_of_orthonormal_directions_vanishes_at_full_dimension():
 
 
 def test_one_orthonormal_direction_is_one_on_the_sphere():
-    torch.testing.assert_close(
-        theory.error_law(J_o, J_u, 1, D.orthonormal), theory.error_law(J_o, J_u, 1, D.sphere)
-    )
+    torch.testing.assert_close(theory.error_law(J_o, J_u, 1, D.orthonormal), theory.error_law(J_o, J_u, 1, D.sphere))
 
 
 def test_relative_error_is_the_gaussian_law_over_the_kernel():

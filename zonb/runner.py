@@ -168,6 +168,7 @@ def execute(job: Job) -> Outcome:
                 kernel_name="python3",
                 progress_bar=False,
                 config=_kernel_config(folder),
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except PapermillExecutionError as failure:
             head = next((line for line in failure.source.splitlines() if line.strip()), "")
@@ -228,8 +229,8 @@ def _list(options: argparse.Namespace, root: Path) -> int:
 
 
 def _run(options: argparse.Namespace, root: Path) -> int:
-    chapter = _chapter(root, options.chapter)
-    return _finish([plan(root, chapter, _given(chapter, options.parameter), options.profile)], options)
+    found = [_chapter(root, name) for name in options.chapter]
+    return _finish([plan(root, item, _given(item, options.parameter), options.profile) for item in found], options)
 
 
 def _sweep(options: argparse.Namespace, root: Path) -> int:
@@ -283,12 +284,13 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
             command.add_argument("--workers", type=int, help="chapters executed at a time on this machine")
         if name in ("run", "sweep"):
-            command.add_argument("chapter", help="number or name, such as 02 or 02-projected-kernel")
+            many = {"nargs": "+"} if name == "run" else {}
+            command.add_argument("chapter", help="number or name, such as 02 or 02-projected-kernel", **many)
             command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
         return command
 
     add("list", _list, "The chapters and their parameters.")
-    add("run", _run, "Execute one chapter, with other parameters if given.")
+    add("run", _run, "Execute chapters, with other parameters if given.")
     add("sweep", _sweep, "Execute one chapter at every point of a grid of parameters.").add_argument(
         "-g", "--grid", action="append", required=True, metavar="NAME=V1,V2,..."
     )
@@ -369,8 +371,9 @@ def _finish(runs: Sequence[Run], options: argparse.Namespace) -> int:
     failures = run(runs, scheduler=options.scheduler, workers=options.workers)
     for message in failures:
         print(f"zonb: {message}", file=sys.stderr)
-    for item in runs if len(runs) == 1 or options.command is _sweep else []:
-        print(os.path.relpath(item.path))
+    for item in runs if options.command is not _book else []:
+        if item.done:
+            print(os.path.relpath(item.path))
     took = f" in {time.perf_counter() - start:.1f} s" if waiting else ""
     print(f"{waiting - len(failures)} executed{took}, {len(runs) - waiting} up to date, {len(failures)} failed")
     return 1 if failures else 0
@@ -411,7 +414,7 @@ def _executor(scheduler: str | None, workers: int) -> Iterator[futures.Executor]
         from distributed import Client
 
         try:
-            client = Client(scheduler, timeout="10s")
+            client = Client(scheduler, timeout="5s")
         except (OSError, ValueError) as error:
             raise RunnerError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
         with client:

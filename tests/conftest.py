@@ -1,0 +1,70 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Trained networks are shared by the tests of one session and by nothing else."""
+    os.environ.setdefault("ZONB_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+class Book:
+    """A small book in a folder of its own, with its own copy of the package, driven through the command line."""
+
+    def __init__(self, folder: Path):
+        self.root = folder
+        shutil.copytree(ROOT / "zonb", folder / "zonb", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("_toc.yml", "requirements.txt"):
+            shutil.copy(ROOT / name, folder)
+        (folder / "notebooks").mkdir()
+        self.log = folder / "log.txt"
+
+    def write(self, slug: str, *cells: str, parameters: str = "seed = 0  # [0, 9] seed", prose: str = "Prose.") -> None:
+        """Write a chapter; every execution of it adds its slug to the log."""
+        mark = f"import os\nwith open(os.environ['BOOK_LOG'], 'a') as log:\n    print('{slug}', file=log)"
+        text = "---\njupytext:\n  text_representation:\n    extension: .md\n    format_name: myst\n"
+        text += "kernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n"
+        text += f"# {slug}\n\n{prose}\n\n```{{code-cell}}\n:tags: [parameters]\n\n{parameters}\n```\n"
+        for cell in (mark, *cells):
+            text += f"\n```{{code-cell}}\n{cell}\n```\n"
+        (self.root / "notebooks" / f"{slug}.md").write_text(text)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        settings = {"PYTHONPATH": str(self.root), "BOOK_LOG": str(self.log), **environment}
+        return subprocess.Popen(
+            [sys.executable, "-m", "zonb.runner", *arguments],
+            cwd=self.root,
+            env={**os.environ, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def zonb(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def executed(self) -> list[str]:
+        """The chapters executed since the last call, sorted."""
+        text = self.log.read_text() if self.log.exists() else ""
+        self.log.unlink(missing_ok=True)
+        return sorted(text.split())
+
+    def results(self, slug: str) -> list[Path]:
+        return sorted(set((self.root / "_build" / "quick").glob(f"{slug}-*.ipynb")) - set(self.failed()))
+
+    def failed(self) -> list[Path]:
+        return sorted((self.root / "_build" / "quick").glob("*.failed.ipynb"))
+
+
+@pytest.fixture
+def book(tmp_path):
+    return Book(tmp_path)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from zonb.claims import ClaimError, claim, disagreements
+
+SOURCES = ("A Eq. 5", "A Fig. 1 ; A Fig. 6", "A Lemma 1", "B Thm. 1", "B Cor. 2", "B Prop. 3", "B Property 4", "new")
+
+
+def check(measured, expected, **given):
+    settings = {"source": "new", "statement": "A statement.", "rejects": {"wrong": 100.0}, "verdict": "new"}
+    claim("a.claim", measured, expected, **{**settings, **given})
+
+
+def test_a_true_claim_says_what_was_measured(capsys):
+    check(1.04, 1.0, sem=0.01)
+    assert capsys.readouterr().out.startswith("a.claim: new. Measured 1.04, expected 1, standard error 0.01.")
+
+
+@pytest.mark.parametrize("measured", [1.06, 0.94, np.nan, np.inf])
+def test_a_false_claim_fails(measured):
+    with pytest.raises(ClaimError, match=r"a\.claim failed: measured"):
+        check(measured, 1.0, sem=0.01)
+
+
+def test_z_is_the_number_of_standard_errors():
+    check(1.06, 1.0, sem=0.01, z=7)
+    with pytest.raises(ClaimError):
+        check(1.06, 1.0, sem=0.01, z=5)
+
+
+def test_a_claim_that_a_wrong_formula_passes_fails():
+    with pytest.raises(ClaimError, match="cannot fail: the wrong formula 'near' passes it too"):
+        check(1.0, 1.0, sem=0.01, rejects={"far": 2.0, "near": 1.02})
+
+
+def test_one_bad_element_of_an_array_fails_and_the_worst_is_reported(capsys):
+    check([1.0, 1.04, 1.0], 1.0, sem=[0.01, 0.01, 0.1])
+    assert "Measured 1.04" in capsys.readouterr().out
+    with pytest.raises(ClaimError, match=r"measured 1\.06.*worst of 3"):
+        check([1.0, 1.06, 1.0], 1.0, sem=0.01)
+
+
+def test_a_wrong_formula_is_rejected_if_any_element_shows_it():
+    check([1.0, 2.0], [1.0, 2.0], tol=0.1, rejects={"constant": 1.0})
+    with pytest.raises(ClaimError, match="cannot fail"):
+        check([1.0, 1.0], [1.0, 1.0], tol=0.1, rejects={"constant": 1.0})
+
+
+def test_bounds_count_only_the_wrong_side():
+    check(-50.0, 1.0, tol=0.1, relation="<=", rejects={"a bound that is broken": -60.0})
+    check(50.0, 1.0, tol=0.1, relation=">=", rejects={"a bound that is broken": 60.0})
+    with pytest.raises(ClaimError, match="failed"):
+        check(1.2, 1.0, tol=0.1, relation="<=", rejects={"broken": 0.0})
+    with pytest.raises(ClaimError, match="cannot fail"):
+        check(0.5, 1.0, tol=0.1, relation="<=", rejects={"weaker": 2.0})
+
+
+@pytest.mark.parametrize(
+    "given, complaint",
+    [
+        ({}, "needs either sem"),
+        ({"sem": 0.1, "tol": 0.1}, "needs either sem"),
+        ({"sem": 0.0}, "must be positive"),
+        ({"tol": np.nan}, "must be positive"),
+        ({"sem": 0.1, "rejects": {}}, "rejects no wrong formula"),
+        ({"sem": 0.1, "verdict": "true"}, "verdict 'true' must be in"),
+        ({"sem": 0.1, "relation": "<"}, "relation '<' in"),
+        ({"sem": 0.1, "source": "paper A"}, "must read like 'A Eq. 5'"),
+        ({"sem": 0.1, "source": "A Eq. 5, B Thm. 1"}, "must read like 'A Eq. 5'"),
+        ({"sem": 0.1, "statement": " "}, "needs a statement"),
+    ],
+)
+def test_incomplete_claims_are_refused(given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        check(1.0, 1.0, **given)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["A Eq. 5", "A Fig. 1 ; A Fig. 6", "A Lemma 1", "B Thm. 1", "B Cor. 2", "B Prop. 3", "B Property 4", "new"],
+)
+def test_sources_of_the_documented_form_are_taken(source):
+    check(1.0, 1.0, sem=0.1, source=source)
+
+
+ROW = {"id": "c", "verdict": "holds", "measured": 1.0, "tolerance": 0.3}
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"measured": 1.2}, None),
+        ({"measured": 1.5}, "further apart"),
+        ({"measured": float("nan")}, "further apart"),
+        ({"verdict": "refuted"}, "published verdict 'holds', rerun 'refuted'"),
+    ],
+)
+def test_ledgers_disagree_beyond_both_tolerances_or_in_the_verdict(changed, said):
+    lines = disagreements([ROW], [{**ROW, **changed}])
+    assert (lines == []) if said is None else (said in lines[0])
+
+
+def test_ledgers_disagree_if_a_claim_is_missing():
+    assert disagreements([ROW], []) == ["c: only in the published ledger"]
+    assert disagreements([], [ROW]) == ["c: only in the rerun"]

@@ -1,0 +1,134 @@
+import gzip
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from zonb import data
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch):
+    """A copy of the embedded files that a test may damage."""
+    folder = tmp_path / "embedded"
+    shutil.copytree(data.EMBEDDED, folder)
+    monkeypatch.setattr(data, "EMBEDDED", folder)
+    return folder
+
+
+@pytest.mark.parametrize("split, size", [("train", 3000), ("test", 1000)])
+def test_embedded_mnist_has_the_documented_form(split, size):
+    digits = data.load("mnist", split=split)
+    assert digits.images.shape == (size, 28, 28) and digits.images.dtype == np.uint8
+    assert digits.labels.shape == (size,) and digits.labels.dtype == np.int64
+    assert digits.classes == tuple("0123456789") and set(digits.labels.tolist()) == set(range(10))
+    assert len(digits) == size and digits.images.max() == 255
+
+
+def test_embedded_files_are_small_and_have_their_provenance_beside_them():
+    assert sum(path.stat().st_size for path in data.EMBEDDED.glob("mnist-*.npz")) < 1_500_000
+    text = (data.EMBEDDED / "README.md").read_text()
+    for path in data.EMBEDDED.glob("*.npz"):
+        assert path.name in text
+    assert "CC BY-SA" in text
+
+
+def test_inputs_are_normalised_with_the_papers_constants():
+    digits = data.load("mnist")
+    x = data.mnist_inputs(digits.images, dtype=torch.float64)
+    assert x.shape == (3000, 1, 28, 28) and x.dtype == torch.float64
+    assert abs(x.mean()) < 0.02 and abs(x.std() - 1) < 0.02  # the constants are those of all 60,000 images
+    assert x[0, 0, 0, 0].item() == pytest.approx(-0.1307 / 0.3081)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "swapped"])
+def test_a_damaged_file_is_an_error_and_never_a_picture(embedded, damage):
+    path = embedded / "mnist-test.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "altered":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "swapped":
+        shutil.copy(embedded / "mnist-train.npz", path)
+    else:
+        path.unlink()
+    with pytest.raises(data.DataError, match=r"mnist-test\.npz is (damaged|missing).*reinstall"):
+        data.load("mnist", split="test")
+    assert len(data.load("mnist")) == 3000
+
+
+@pytest.mark.parametrize("given", [{"name": "emnist"}, {"split": "valid"}, {"source": "web"}])
+def test_unknown_choices_are_refused_with_the_known_ones(given):
+    with pytest.raises(ValueError, match=r"is not available; choose one of '"):
+        data.load(**{"name": "mnist", **given})
+
+
+def test_a_label_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="label 11 is not among the labels"):
+        data.load("mnist").first(11)
+
+
+@pytest.fixture
+def small_full(tmp_path, monkeypatch):
+    """A folder like a full MNIST download, cut to 5 images, with the checksums of those files."""
+    digits = data.load("mnist", split="test")
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = np.array([2051, 5, 28, 28], ">i4").tobytes() + digits.images[:5].tobytes()
+    labels = np.array([2049, 5], ">i4").tobytes() + digits.labels[:5].astype(np.uint8).tobytes()
+    files = []
+    for name, content in (("t10k-images-idx3-ubyte", images), ("t10k-labels-idx1-ubyte", labels)):
+        (raw / name).write_bytes(content)
+        files.append((name, hashlib.sha256(content).hexdigest()))
+    monkeypatch.setitem(data._MNIST_RAW, "test", tuple(files))
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    return raw
+
+
+def test_full_mnist_is_read_from_the_folder(small_full):
+    digits, sample = data.load("mnist", split="test", source="full"), data.load("mnist", split="test")
+    np.testing.assert_array_equal(digits.images, sample.images[:5])
+    np.testing.assert_array_equal(digits.labels, sample.labels[:5])
+    assert digits.images.dtype == np.uint8 and digits.labels.dtype == np.int64 and digits.classes == sample.classes
+
+
+def test_a_damaged_full_file_is_an_error(small_full):
+    path = small_full / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(data.DataError, match=r"t10k-images-idx3-ubyte is damaged.*downloaded again"):
+        data.load("mnist", split="test", source="full")
+
+
+def test_a_download_is_tried_and_its_failure_names_both_ways(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    def offline(root, download):
+        assert download
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", offline)
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    with pytest.raises(data.DataError, match=r"MNIST/raw.*could not download it \(no network\).*or connect"):
+        data.load("mnist", source="full")
+    monkeypatch.delenv("ZONB_DATA")
+    with pytest.raises(data.DataError, match="set ZONB_DATA"):
+        data.load("mnist", source="full")
+
+
+def test_a_download_lands_where_it_is_read(small_full, monkeypatch):
+    import torchvision.datasets
+
+    kept = {path.name: path.read_bytes() for path in small_full.iterdir()}
+    for path in small_full.iterdir():
+        path.unlink()
+
+    def download(root, download):
+        for name, content in kept.items():
+            (root / "MNIST" / "raw" / name).write_bytes(gzip.decompress(gzip.compress(content)))
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", download)
+    assert len(data.load("mnist", split="test", source="full")) == 5

@@ -1,0 +1,324 @@
+import json
+import os
+import signal
+import time
+
+import nbformat
+import pytest
+
+from zonb import chapters, runner
+
+
+def text_of(path):
+    """All outputs of a published notebook, as one string."""
+    cells = nbformat.read(path, as_version=4).cells
+    return json.dumps([cell.get("outputs", []) for cell in cells], ensure_ascii=False)
+
+
+def test_editing_a_helper_reruns_exactly_the_chapters_that_import_it(book):
+    book.write("01-claims", "from zonb.claims import report")
+    book.write("02-plain", "x = 1")
+    book.write("03-chapters", "import zonb.chapters")
+    assert book.zonb("run", "01", "02", "03").returncode == 0
+    assert book.executed() == ["01-claims", "02-plain", "03-chapters"]
+    with (book.root / "zonb" / "claims.py").open("a") as file:
+        file.write("\nEDITED = True\n")
+    assert book.zonb("run", "01", "02", "03").returncode == 0
+    assert book.executed() == ["01-claims"]
+
+
+def test_a_helper_of_a_helper_is_in_the_key():
+    assert {"kernels", "directions", "__init__"} <= chapters.modules(["from zonb import theory"]).keys()
+    assert "theory" not in chapters.modules(["from zonb import kernels"])
+
+
+def test_editing_prose_or_tags_reruns_nothing(book):
+    book.write("01-a", "x = 1", prose="Old prose.")
+    book.zonb("run", "01")
+    book.executed()
+    book.write("01-a", ":tags: [hide-input]\n\nx = 1", prose="New prose.")
+    done = book.zonb("run", "01")
+    assert done.returncode == 0 and "1 up to date" in done.stdout
+    assert book.executed() == []
+
+
+def test_reverting_code_finds_the_old_result(book):
+    for cell, ran in (("x = 1", True), ("x = 2", True), ("x = 1", False)):
+        book.write("01-a", cell)
+        assert book.zonb("run", "01").returncode == 0
+        assert bool(book.executed()) is ran
+    assert len(book.results("01-a")) == 2
+
+
+def test_a_failing_cell_is_named_and_never_replaces_a_result(book):
+    book.write("01-a", "limit = 1\nprint('kept')", "assert 2 < limit, 'two is too much'")
+    book.write("02-b", "print('fine')")
+    done = book.zonb("run", "01", "02")
+    assert done.returncode == 1
+    assert "01-a: cell 4" in done.stderr and "assert 2 < limit" in done.stderr and "two is too much" in done.stderr
+    assert book.results("01-a") == [] and len(book.results("02-b")) == 1
+    (aside,) = book.failed()
+    assert "kept" in text_of(aside) and "AssertionError" in text_of(aside)
+    assert os.path.relpath(aside, book.root) in done.stderr
+    book.write("01-a", "limit = 3\nprint('kept')", "assert 2 < limit, 'two is too much'")
+    assert book.zonb("run", "01", "02").returncode == 0
+
+
+def test_a_failure_that_comes_and_goes_leaves_the_good_result_and_no_failed_one(book):
+    book.write("01-a", "import os\nassert not os.environ.get('TROUBLE')")
+    assert book.zonb("run", "01", TROUBLE="1").returncode == 1
+    assert len(book.failed()) == 1 and book.results("01-a") == []
+    assert book.zonb("run", "01").returncode == 0
+    assert book.failed() == [] and len(book.results("01-a")) == 1
+
+
+def test_a_kernel_that_dies_is_a_failure_and_not_a_wait(book):
+    book.write("01-a", "import os\nos._exit(9)")
+    done = book.zonb("run", "01")
+    assert done.returncode == 1 and "kernel" in done.stderr.lower()
+
+
+def test_kill_loses_nothing_finished_and_the_next_build_goes_on(book):
+    book.write("01-quick", "x = 1")
+    book.write(
+        "02-slow", "import os, time\nprint('pid', os.getpid(), flush=True)", "time.sleep(float(os.environ['NAP']))"
+    )
+    process = book.start("run", "01", "02", NAP="120")
+    deadline = time.time() + 60
+    while not (book.results("01-quick") and "02-slow" in book.log.read_text()) and time.time() < deadline:
+        time.sleep(0.05)
+    children = descendants(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(book.results("01-quick")) == 1 and book.results("02-slow") == []
+    assert sorted(book.executed()) == ["01-quick", "02-slow"]
+    while any(alive(child) for child in children) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(child) for child in children), "a killed build leaves no worker or kernel behind"
+    assert book.zonb("run", "01", "02", NAP="0").returncode == 0
+    assert book.executed() == ["02-slow"]
+    nbformat.validate(nbformat.read(book.results("02-slow")[0], as_version=4))
+
+
+def test_two_builds_at_once_share_the_work_and_corrupt_nothing(book):
+    book.write("01-a", "import time\ntime.sleep(1)")
+    book.write("02-b", "import time\ntime.sleep(1)")
+    both = [book.start("run", "01", "02") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+    assert book.executed() == ["01-a", "02-b"]
+    for slug in ("01-a", "02-b"):
+        (result,) = book.results(slug)
+        nbformat.validate(nbformat.read(result, as_version=4))
+    leftovers = [path.name for path in (book.root / "_build" / "quick").iterdir() if path.name.startswith(".")]
+    assert leftovers == [".locks"]
+
+
+PARAMETERS = 'n = 3  # [1, 9] size\nrate = 0.5  # (0, 1] rate\nlaw = "a"  # {a, b} law\nmany = [1, 2]  # [1, 5] counts'
+
+
+@pytest.mark.parametrize(
+    "given, complaint",
+    [
+        ("m=1", "no parameter 'm'"),
+        ("n=10", r"n=10 is outside [1, 9]"),
+        ("n=1.5", "n=1.5 must be of type int"),
+        ("n=x", "n='x' must be of type int"),
+        ("rate=0", "rate=0.0 is outside (0, 1]"),
+        ("rate=nan", "rate='nan' must be of type float"),
+        ("law=c", "law='c' is outside {a, b}"),
+        ("many=[]", "many=[] must be a list"),
+        ("many=[1,7]", "many=7 is outside [1, 5]"),
+        ("n", "'n' must read NAME=VALUE"),
+    ],
+)
+def test_bad_parameters_are_refused_before_a_kernel_starts(book, given, complaint):
+    book.write("01-a", parameters=PARAMETERS)
+    start = time.perf_counter()
+    done = book.zonb("run", "01", "-p", given)
+    assert time.perf_counter() - start < 2
+    assert done.returncode == 2 and complaint in done.stderr
+    for row in ("n          3        [1, 9]  size", "rate       0.5      (0, 1]  rate", "{a, b}  law"):
+        assert row in done.stderr
+    assert book.executed() == []
+
+
+def test_good_parameters_reach_the_notebook_and_its_key(book):
+    book.write("01-a", "print(n, rate, law, many)", parameters=PARAMETERS)
+    assert book.zonb("run", "01", "-p", "n=9", "-p", "rate=1", "-p", "law=b", "-p", "many=[5]").returncode == 0
+    assert "9 1.0 b [5]" in text_of(book.results("01-a")[0])
+    assert book.zonb("run", "01", "-p", "n=3").returncode == book.zonb("run", "01").returncode == 0
+    assert book.executed() == ["01-a", "01-a"]  # the default, given or not, is one run
+
+
+def test_sweep_runs_every_point_of_the_grid_once(book):
+    book.write("01-a", "print('point', n, law, many)", parameters=PARAMETERS)
+    done = book.zonb("sweep", "01", "-g", "n=1,2", "-g", "law=a,b", "-g", "many=[1],[1,2]", "-p", "rate=1")
+    assert done.returncode == 0 and book.executed() == ["01-a"] * 8
+    shown = " ".join(text_of(path) for path in book.results("01-a"))
+    for n in (1, 2):
+        for law in "ab":
+            for many in ("[1]", "[1, 2]"):
+                assert f"point {n} {law} {many}" in shown
+    assert book.zonb("sweep", "01", "-g", "n=1,10").returncode == 2
+
+
+def test_published_notebooks_show_no_path_progress_or_stderr(book):
+    book.write(
+        "01-a",
+        "import os, pathlib, sys, tempfile, warnings\nprint(os.getcwd(), sys.prefix, tempfile.gettempdir())",
+        "print('1 %\\r 50 %\\r100 %')\nwarnings.warn('a warning')\nprint('to stderr', file=sys.stderr)",
+        "pathlib.Path(sys.executable)",
+    )
+    done = book.zonb("run", "01")
+    shown = text_of(book.results("01-a")[0])
+    for path in (str(book.root), "/usr/", os.path.realpath(book.root)):
+        assert path not in shown
+    assert '"/' not in shown and "'/" not in shown
+    assert "50 %" not in shown and "100 %" in shown
+    assert "a warning" not in shown and "to stderr" not in shown
+    assert "a warning" in done.stderr  # but the terminal shows it
+
+
+def test_nothing_changed_starts_no_kernel(book):
+    book.write("01-a")
+    book.zonb("run", "01")
+    book.executed()
+    start = time.perf_counter()
+    done = book.zonb("run", "01")
+    assert time.perf_counter() - start < 5
+    assert "0 executed, 1 up to date" in done.stdout and book.executed() == []
+
+
+def test_workers_share_the_cores(book):
+    cell = "import os\nprint('threads', os.environ['OMP_NUM_THREADS'])"
+    book.write("01-a", cell)
+    book.write("02-b", cell)
+    book.zonb("run", "01", "02", "--workers", "2")
+    for slug in ("01-a", "02-b"):
+        assert f"threads {max(1, (os.cpu_count() or 1) // 2)}" in text_of(book.results(slug)[0])
+
+
+def test_a_dask_cluster_executes_the_same_command(book, monkeypatch):
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setenv("PYTHONPATH", str(book.root))
+    monkeypatch.setenv("BOOK_LOG", str(book.log))
+    book.write("01-a", "import os\nprint('parent', os.getppid())", parameters=PARAMETERS)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        workers = set(client.run(os.getpid).values())
+        done = book.zonb("sweep", "01", "-g", "n=1,2,3,4", "--scheduler", cluster.scheduler_address)
+    assert done.returncode == 0, done.stderr
+    assert len(workers) == 2 and book.executed() == ["01-a"] * 4
+    shown = " ".join(text_of(path) for path in book.results("01-a"))
+    used = {pid for pid in workers if f"parent {pid}" in shown}
+    assert used == workers
+
+
+def test_a_scheduler_that_does_not_answer_is_said(book):
+    book.write("01-a")
+    done = book.zonb("run", "01", "--scheduler", "tcp://127.0.0.1:1")
+    assert done.returncode == 2 and "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in done.stderr
+
+
+def test_a_worker_with_another_version_of_the_package_refuses(book):
+    parts = {"code": ["import zonb.claims"], "modules": {"claims": "0" * 64}, "data": {}, "parameters": {}}
+    job = runner.Job("01-a", "key", nbformat.writes(nbformat.v4.new_notebook()), {}, parts)
+    with pytest.raises(runner.RunnerError, match="has another zonb"):
+        runner.execute(job)
+
+
+CLAIM = (
+    "from zonb.claims import claim\n"
+    "claim('one', {}, 1, sem=0.1, source='new', statement='One.', rejects={{'two': 3}}, verdict='new')"
+)
+
+
+def test_verify_compares_claim_by_claim(book):
+    book.write("01-a", CLAIM.format(1.1))
+    assert book.zonb("run", "01").returncode == 0
+    published = book.zonb("ledger", "--json").stdout
+    (row,) = json.loads(published)
+    assert row["chapter"] == "01-a" and row["measured"] == 1.1 and row["sem"] == pytest.approx(0.1)
+    (book.root / "ledger.json").write_text(published)
+    same = book.zonb("verify", "ledger.json")
+    assert same.returncode == 0 and "1 claims compared, 0 disagree" in same.stdout
+    row["measured"] = 2.0
+    (book.root / "ledger.json").write_text(json.dumps([row]))
+    other = book.zonb("verify", "ledger.json")
+    assert other.returncode == 1 and "one: published 2, rerun 1.1" in other.stdout
+
+
+def test_a_ledger_needs_results_and_unique_ids(book):
+    book.write("01-a", CLAIM.format(1.1))
+    missing = book.zonb("ledger")
+    assert missing.returncode == 2 and "01-a has no result" in missing.stderr
+    book.write("02-b", CLAIM.format(1.1))
+    book.zonb("run", "01", "02")
+    twice = book.zonb("ledger")
+    assert twice.returncode == 2 and "claims share an id: one" in twice.stderr
+
+
+def test_profiles_set_parameters_and_are_checked(book):
+    book.write("01-a", "print('n is', n)", parameters=PARAMETERS)
+    (book.root / "profiles").mkdir()
+    (book.root / "profiles" / "paper.yml").write_text("01-a: {n: 7}\n")
+    assert book.zonb("run", "01", "--profile", "paper").returncode == 0
+    (result,) = (book.root / "_build" / "paper").glob("01-a-*.ipynb")
+    assert "n is 7" in text_of(result)
+    assert "choose one of quick, paper" in book.zonb("run", "01", "--profile", "other").stderr
+    (book.root / "profiles" / "paper.yml").write_text("02-b: {n: 7}\n")
+    assert "02-b, which are not chapters" in book.zonb("run", "01", "--profile", "paper").stderr
+
+
+def test_list_names_every_parameter(book):
+    book.write("01-a", parameters=PARAMETERS)
+    shown = book.zonb("list").stdout
+    assert "01-a: 01-a [to be executed]" in shown and "(0, 1]  rate" in shown
+
+
+def test_outside_a_book_the_command_says_where_to_go(tmp_path):
+    with pytest.raises(runner.RunnerError, match="no book here"):
+        runner.find_root(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "parameters, complaint",
+    [
+        ("n = 3", "needs its range"),
+        ("n = 3  # size", "needs its range"),
+        ("n = 30  # [1, 9] size", "outside"),
+        ("print(3)", "may hold assignments"),
+    ],
+)
+def test_parameter_cells_without_a_range_are_refused(book, parameters, complaint):
+    book.write("01-a", parameters=parameters)
+    done = book.zonb("list")
+    assert done.returncode == 2 and complaint in done.stderr
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    runner.write_atomic(path, "old")
+    with pytest.raises(TypeError):
+        runner.write_atomic(path, None)
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def descendants(pid):
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def alive(pid):
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
