@@ -39,7 +39,7 @@ class Book:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
         settings = {"PYTHONPATH": str(self.root), "BOOK_LOG": str(self.log), **environment}
         return subprocess.Popen(
-            [sys.executable, "-m", "zonb.runner", *arguments],
+            [sys.executable, "-m", "zonb.cli", *arguments],
             cwd=self.root,
             env={**os.environ, **settings},
             stdout=subprocess.PIPE,

@@ -11,7 +11,9 @@ The package is thin and its imports go down only; each module may use those abov
     plots       arrays in, axes out
     claims      a statement of a paper together with the check behind it
     chapters    a notebook as source: its parameters and its content key
-    runner      executes chapters and builds the book; the command ``zonb``
+    runner      executes chapters, each once, on this machine or a cluster
+    pages       the site, from executed chapters and prose
+    cli         the command ``zonb``
 
 Nothing is imported here, so that the command line answers without loading torch.
 """

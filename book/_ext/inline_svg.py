@@ -33,5 +33,6 @@ def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
     app.connect("doctree-resolved", _inline)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,41 @@
+# book: the executed site in _build/html.  test: unit tests and doctests.  lint: format and style.
+# site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
+# Each target sets up .venv by itself; PYTHON names the interpreter to make it from (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: book test lint format site-test lock clean
+
+book: $(READY)
+	$(BIN)/zonb book
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python tools/format_notebooks.py --check
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python tools/format_notebooks.py
+
+site-test: $(READY)
+	$(BIN)/python -m pytest tests/site
+
+lock: $(READY)
+	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --quiet pyproject.toml -o requirements.txt
+
+clean:
+	rm -rf _build
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'zonb needs Python 3.11 or newer: make PYTHON=python3.12 ...'; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@

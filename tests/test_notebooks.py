@@ -1,0 +1,127 @@
+"""Every chapter, found by globbing, has the form that the style page promises."""
+
+import re
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+
+from zonb import chapters
+
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.md"))
+SECTIONS = ("Setting", "Where it breaks", "Exercises", "Summary")
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def chapter(request):
+    return chapters.read(request.param)
+
+
+def code_of(chapter):
+    return [cell for cell in chapter.notebook.cells if cell.cell_type == "code"]
+
+
+def prose_of(chapter):
+    return "\n\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
+
+
+def test_the_table_of_contents_lists_the_chapters_in_order():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+    assert [file for file in files if file.startswith("notebooks/")] == [f"notebooks/{path.stem}" for path in PATHS]
+    made = {"book/errata", "book/ledger", "book/statistics", "book/notation"}
+    written = {f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")}
+    assert {file for file in files if file.startswith("book/")} | {toc["root"]} == made | written
+
+
+def test_header_and_outputs(chapter):
+    assert re.fullmatch(r"\d\d-[a-z0-9-]+", chapter.slug)
+    assert chapter.notebook.metadata["kernelspec"]["language"] == "python"
+    assert not any(cell.get("outputs") for cell in code_of(chapter))
+    assert jupytext.read(chapter.path).metadata["jupytext"]["text_representation"]["format_name"] == "myst"
+
+
+def test_one_question_and_the_promised_sections(chapter):
+    prose = prose_of(chapter)
+    assert prose.count("**Question.**") == 1 and len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
+    headings = re.findall(r"^## (.+)$", prose, re.MULTILINE)
+    assert [heading for heading in headings if heading in SECTIONS] == list(SECTIONS)
+    assert "### By hand" in prose
+
+
+def test_parameters_have_ranges_meanings_and_a_seed(chapter):
+    assert "seed" in chapter.parameters
+    for parameter in chapter.parameters.values():
+        assert parameter.text, parameter.name
+        assert parameter.check(parameter.default) == parameter.default
+
+
+def test_profiles_fit_the_chapters():
+    slugs = {path.stem: chapters.read(path) for path in PATHS}
+    for profile in (ROOT / "profiles").glob("*.yml"):
+        for slug, values in yaml.safe_load(profile.read_text()).items():
+            slugs[slug].values(values)
+
+
+def test_every_parameter_is_used(chapter):
+    code = "\n".join(cell.source for cell in code_of(chapter) if "parameters" not in cell.metadata.get("tags", []))
+    for name in chapter.parameters:
+        assert re.search(rf"\b{name}\b", code), name
+
+
+def test_every_figure_has_a_name_a_caption_and_alt_text(chapter):
+    figures = 0
+    for cell in code_of(chapter):
+        if re.search(r"^(figure|ax|figure, axes) = ", cell.source, re.MULTILINE):
+            figures += 1
+            nb = cell.metadata["mystnb"]
+            assert nb["figure"]["name"].startswith("fig-") and len(nb["figure"]["caption"]) > 40
+            assert len(nb["image"]["alt"]) >= 40
+    assert figures >= 3
+    assert "plt.show" not in prose_of(chapter)
+
+
+def test_figures_are_cited_or_stand_in_their_section_with_unique_names():
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for path in PATHS
+        for cell in code_of(chapters.read(path))
+        if "figure" in cell.metadata.get("mystnb", {})
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_every_statement_is_checked_and_every_glued_number_exists(chapter):
+    code = "\n".join(cell.source for cell in code_of(chapter))
+    ids = re.findall(r"claim\(\s*\"([^\"]+)\"", code)
+    assert len(ids) >= 3 and len(ids) == len(set(ids))
+    known = {id + suffix for id in ids for suffix in ("", ".expected", ".sem")}
+    for call in re.findall(r"report\((.*?)\n?\)\n", code + "\n", re.DOTALL):
+        known |= set(re.findall(r"(\w+)=", call))
+    used = set(re.findall(r"\{glue:text\}`([^:`]+)", prose_of(chapter)))
+    assert used <= known, used - known
+
+
+def test_randomness_comes_from_seeded_streams_only(chapter):
+    code = "\n".join(cell.source for cell in code_of(chapter))
+    for forbidden in ("manual_seed", "np.random", "random.seed", "torch.randn(", "torch.rand("):
+        assert forbidden not in code
+    streams = re.findall(r"directions\.generator\((.*?)\)", code)
+    assert all(stream.startswith("seed") for stream in streams)
+
+
+def test_solutions_follow_their_exercises(chapter):
+    prose = prose_of(chapter)
+    labels = re.findall(r"\{exercise\}\n:label: (\S+)", prose)
+    answered = re.findall(r"\{solution(?:-start)?\} (\S+)\n:class: dropdown", prose)
+    assert len(labels) >= 3 and labels == answered
+    for kind in ("*(Derive)*", "*(Implement)*", "*(Break)*"):
+        assert kind in prose
+
+
+def test_no_magics_and_no_absolute_paths(chapter):
+    text = chapter.path.read_text()
+    assert not re.search(r"^[%!]", "\n".join(cell.source for cell in code_of(chapter)), re.MULTILINE)
+    assert not re.search(r"(^|[\s\"'`(])/(home|root|tmp|usr|work)/", text)

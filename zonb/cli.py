@@ -1,0 +1,169 @@
+"""The command ``zonb``: list, run, sweep, book, verify, ledger."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zonb import chapters, claims
+from zonb.chapters import Chapter, ChapterError, ParameterError
+from zonb.runner import Run, RunnerError, find_root, ledger, plan, run
+
+LEDGER = Path("book/records/ledger.json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status (0 done, 1 a chapter or claim failed, 2 not understood)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options, find_root(Path.cwd()))
+    except (ParameterError, ChapterError, RunnerError) as error:
+        print(f"zonb: {error}", file=sys.stderr)
+        return 2
+
+
+def _list(options: argparse.Namespace, root: Path) -> int:
+    for chapter in chapters.read_all(root):
+        item = plan(root, chapter, {}, options.profile)
+        print(f"{chapter.slug}: {chapter.title} [{'up to date' if item.done else 'to be executed'}]")
+        print(chapter.describe())
+    return 0
+
+
+def _run(options: argparse.Namespace, root: Path) -> int:
+    found = [_chapter(root, name) for name in options.chapter]
+    return _finish([plan(root, item, _given(item, options.parameter), options.profile) for item in found], options)
+
+
+def _sweep(options: argparse.Namespace, root: Path) -> int:
+    chapter = _chapter(root, options.chapter)
+    grid = {name: _values(chapter, name, text) for name, text in _pairs(chapter, options.grid)}
+    fixed = _given(chapter, options.parameter)
+    points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+    return _finish([plan(root, chapter, fixed | point, options.profile) for point in points], options)
+
+
+def _book(options: argparse.Namespace, root: Path) -> int:
+    runs = [plan(root, chapter, {}, options.profile) for chapter in chapters.read_all(root)]
+    if status := _finish(runs, options):
+        return status
+    from zonb import pages
+
+    return pages.build(root, runs, ledger(root, options.profile))
+
+
+def _verify(options: argparse.Namespace, root: Path) -> int:
+    path = Path(options.ledger) if options.ledger else root / LEDGER
+    if not path.is_file():
+        raise RunnerError(f"there is no ledger {path.name}; give the file that 'zonb ledger --json' wrote")
+    published, rerun = json.loads(path.read_text()), ledger(root, options.profile)
+    lines = claims.disagreements(published, rerun)
+    print("\n".join([*lines, f"{len(rerun)} claims compared, {len(lines)} disagree"]))
+    return 1 if lines else 0
+
+
+def _ledger(options: argparse.Namespace, root: Path) -> int:
+    rows = ledger(root, options.profile)
+    if options.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        for row in rows:
+            print(f"{row['id']} ({row['source']}; {row['chapter']}): {row['verdict']}. {row['statement']}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="zonb", description="Execute the chapters and build the book.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        command.add_argument(
+            "--profile", default="quick", help="quick (the notebooks' defaults) or the name of a file in profiles/"
+        )
+        if name in ("run", "sweep", "book"):
+            command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
+            command.add_argument("--workers", type=int, help="chapters executed at a time on this machine")
+        if name in ("run", "sweep"):
+            many = {"nargs": "+"} if name == "run" else {}
+            command.add_argument("chapter", help="number or name, such as 02 or 02-projected-kernel", **many)
+            command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+        return command
+
+    add("list", _list, "The chapters and their parameters.")
+    add("run", _run, "Execute chapters, with other parameters if given.")
+    add("sweep", _sweep, "Execute one chapter at every point of a grid of parameters.").add_argument(
+        "-g", "--grid", action="append", required=True, metavar="NAME=V1,V2,..."
+    )
+    add("book", _book, "Execute what has changed, then build the site in _build/html.")
+    add("verify", _verify, "Compare this machine's ledger with a published one.").add_argument("ledger", nargs="?")
+    add("ledger", _ledger, "Print every claim with its verdict.").add_argument("--json", action="store_true")
+    return parser
+
+
+def _chapter(root: Path, name: str) -> Chapter:
+    found = [path for path in sorted((root / "notebooks").glob("*.md")) if name in (path.stem, path.stem.split("-")[0])]
+    if not found:
+        slugs = ", ".join(path.stem for path in sorted((root / "notebooks").glob("*.md")))
+        raise RunnerError(f"no chapter {name!r}; choose one of {slugs}")
+    return chapters.read(found[0])
+
+
+def _pairs(chapter: Chapter, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in chapter.parameters:
+            why = f"no parameter {name!r}" if equals else f"{text!r} must read NAME=VALUE"
+            raise ParameterError(f"{chapter.slug}: {why}\n{chapter.describe()}")
+        pairs.append((name, value))
+    return pairs
+
+
+def _given(chapter: Chapter, texts: Sequence[str]) -> dict[str, Any]:
+    try:
+        return {name: chapter.parameters[name].parse(value) for name, value in _pairs(chapter, texts)}
+    except ParameterError as error:
+        raise _with_table(chapter, error) from None
+
+
+def _values(chapter: Chapter, name: str, text: str) -> list[Any]:
+    # Commas inside brackets belong to a list: '[1,5],[1,25]' is two values.
+    try:
+        return [chapter.parameters[name].parse(part) for part in re.split(r",(?![^\[]*\])", text)]
+    except ParameterError as error:
+        raise _with_table(chapter, error) from None
+
+
+def _with_table(chapter: Chapter, error: ParameterError) -> ParameterError:
+    table = chapter.describe()
+    return error if table in str(error) else ParameterError(f"{chapter.slug}: {error}\n{table}")
+
+
+def _finish(runs: Sequence[Run], options: argparse.Namespace) -> int:
+    if options.workers is not None and options.workers < 1:
+        raise RunnerError(f"--workers {options.workers} must be at least 1")
+    start, waiting = time.perf_counter(), len({item.path for item in runs if not item.done})
+    os.environ.setdefault("ZONB_CACHE", str(runs[0].path.parent.parent / "cache"))
+    failures = run(runs, scheduler=options.scheduler, workers=options.workers)
+    for message in failures:
+        print(f"zonb: {message}", file=sys.stderr)
+    for item in runs if options.command is not _book else []:
+        if item.done:
+            print(os.path.relpath(item.path))
+    took = f" in {time.perf_counter() - start:.1f} s" if waiting else ""
+    print(f"{waiting - len(failures)} executed{took}, {len(runs) - waiting} up to date, {len(failures)} failed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
