@@ -1,4 +1,4 @@
-"""Put figures into the page as inline SVG, so that their text and axes take the page's own colour."""
+"""What Jupyter Book leaves to do: figures as inline SVG in the colour of the page, and each script once."""
 
 import re
 from html import escape
@@ -19,7 +19,8 @@ def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             continue
         svg = path.read_text(encoding="utf-8")
         svg = svg[svg.index("<svg") :]
-        # Two figures of a page must not share an id.
+        # Equal pictures get equal ids, and two figures of a page must not share one.
+        svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)
         svg = re.sub(r'\bid="', rf'id="f{n}-', svg)
         svg = re.sub(r'(href="#|url\(#)', rf"\g<1>f{n}-", svg)
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -32,7 +33,16 @@ def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         image.replace_self(nodes.raw("", html, format="html"))
 
 
+def _each_script_once(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document) -> None:
+    # sphinx_thebe adds its constants each time documents are read, and a second declaration is an error in the page.
+    scripts: dict[tuple, object] = {}
+    for script in context["script_files"]:
+        scripts.setdefault((script.filename or "", script.attributes.get("body")), script)
+    context["script_files"] = list(scripts.values())
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("doctree-resolved", _inline)
+    app.connect("html-page-context", _each_script_once, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,185 @@
+import json
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SITE = ROOT / "_build" / "html"
+PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("*/*.html") if path.parent.name[0] != "_")
+ABSOLUTE = re.compile(r"[\s\"'>](/tmp|/usr|/root|/home)/")
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+
+CONTRAST = """
+element => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * x + .7152 * y + .0722 * z;
+  };
+  let behind = element;
+  while (behind && numbers(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+  const ink = light(numbers(getComputedStyle(element).color));
+  const paper = behind ? light(numbers(getComputedStyle(behind).backgroundColor)) : 1;
+  return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+}
+"""
+
+
+def zonb(*arguments):
+    return subprocess.run([sys.executable, "-m", "zonb.cli", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_all_chapters_and_derived_pages_are_there():
+    assert {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.md")} == set(CHAPTERS)
+    for name in ("intro", "errata", "ledger", "statistics", "notation", "bibliography"):
+        assert f"book/{name}.html" in PAGES
+
+
+@pytest.mark.parametrize("name", ["index.html", *PAGES])
+def test_pages_load_quietly_and_ask_for_nothing_outside(visit, name):
+    opened = visit(name)
+    opened.page.wait_for_timeout(300)
+    assert opened.complaints == [] and opened.outside == []
+    assert opened.page.locator("article h1").count() == 1
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formulas_are_rendered(visit, name):
+    page = visit(name).page
+    formulas = page.locator(".math").count()
+    assert page.locator(".math mjx-container").count() >= formulas
+    assert page.locator("mjx-merror").count() == 0
+    assert formulas > 0 or name in ("book/statistics.html", "book/style.html", "book/bibliography.html")
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_does_not_scroll_sideways(visit, name, scheme):
+    page = visit(name, width=390, scheme=scheme).page
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_are_described_and_readable(visit, name, scheme):
+    page = visit(name, scheme=scheme).page
+    figures = page.locator(".zonb-figure")
+    assert figures.count() >= 3
+    assert page.locator("figure").count() == figures.count() == page.locator("figure figcaption").count()
+    for k in range(figures.count()):
+        figure = figures.nth(k)
+        assert len(figure.get_attribute("aria-label")) >= 40 and figure.get_attribute("role") == "img"
+        assert figure.evaluate(CONTRAST) >= 4.5
+        svg = figure.locator("svg").first
+        assert svg.evaluate("e => getComputedStyle(e).backgroundColor") == "rgba(0, 0, 0, 0)"
+        assert svg.evaluate("e => e.outerHTML").count("currentColor") > 3
+        box = svg.bounding_box()
+        assert box["width"] > 200 and box["height"] > 80
+    ids = page.evaluate("[...document.querySelectorAll('.zonb-figure [id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_captions_and_text_keep_their_contrast(visit):
+    for scheme in ("light", "dark"):
+        page = visit(CHAPTERS[0], scheme=scheme).page
+        for selector in ("figcaption p", "p", ".cell_output pre", "h1"):
+            assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, (scheme, selector)
+
+
+def test_search_finds_a_word(visit):
+    opened = visit("search.html")
+    opened.page.goto((SITE / "search.html").as_uri() + "?q=alignment")
+    results = opened.page.locator("#search-results li a")
+    results.first.wait_for()
+    assert any("projected" in text.lower() for text in results.all_inner_texts())
+    opened.page.goto((SITE / "search.html").as_uri() + "?q=xylophone")
+    opened.page.wait_for_timeout(500)
+    assert opened.page.locator("#search-results li").count() == 0
+    assert opened.complaints == [] and opened.outside == []
+
+
+def test_dropdowns_open_with_the_keyboard(visit):
+    page = visit(CHAPTERS[0]).page
+    proof = page.locator("details.sd-dropdown").first
+    assert proof.get_attribute("open") is None
+    proof.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert proof.get_attribute("open") is not None
+
+
+class Links(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.targets, self.ids = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids |= {found[key] for key in ("id", "name") if found.get(key)}
+        if tag == "a" and found.get("href"):
+            self.targets.append(found["href"])
+
+
+def test_every_internal_link_leads_somewhere():
+    pages = {name: Links((SITE / name).read_text()) for name in PAGES}
+    for name, links in pages.items():
+        for target in links.targets:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            path = (SITE / name).parent / unquote(parts.path) if parts.path else SITE / name
+            assert path.exists(), f"{name} links to {target}"
+            other = path.resolve().relative_to(SITE.resolve()).as_posix()
+            if parts.fragment and other in pages:
+                assert unquote(parts.fragment) in pages[other].ids, f"{name} links to {target}"
+
+
+def test_pages_show_no_path_of_this_machine():
+    for name in PAGES:
+        text = (SITE / name).read_text()
+        assert str(ROOT) not in text and str(Path.home()) + "/" not in text, name
+        assert not ABSOLUTE.search(text), name
+
+
+def test_executed_notebooks_are_clean():
+    results = [path for path in (ROOT / "_build").glob("*/*.ipynb") if "failed" not in path.name]
+    assert results
+    for path in results:
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                assert output.get("name") != "stderr" and output["output_type"] != "error"
+                texts = [text for mime, text in output.get("data", {}).items() if mime.startswith("text/")]
+                for text in [*texts, output.get("text", "")]:
+                    assert "\r" not in text and str(ROOT) not in text and not ABSOLUTE.search(text)
+
+
+def test_the_ledger_is_complete_and_of_the_documented_form():
+    rows = json.loads((SITE / "ledger.json").read_text())
+    asked = zonb("ledger", "--json")
+    assert json.loads(asked.stdout) == rows
+    for row in rows:
+        assert {"id", "source", "statement", "expected", "measured", "sem", "verdict", "chapter"} <= row.keys()
+        assert row["rejects"]
+    for page in CHAPTERS:
+        source = (ROOT / page.replace(".html", ".md")).read_text()
+        ids = re.findall(r"claim\(\s*\"([^\"]+)\"", source)
+        assert [row["id"] for row in rows if row["chapter"] == Path(page).stem] == ids
+    ledger = (SITE / "book" / "ledger.html").read_text()
+    assert all(row["id"] in ledger for row in rows)
+
+
+def test_a_second_build_does_nothing_and_soon():
+    before = (SITE / "index.html").stat().st_mtime_ns
+    start = time.perf_counter()
+    done = zonb("book")
+    assert time.perf_counter() - start < 10
+    assert done.returncode == 0 and "0 executed" in done.stdout and "up to date" in done.stdout
+    assert (SITE / "index.html").stat().st_mtime_ns == before
