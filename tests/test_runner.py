@@ -1,6 +1,10 @@
+import contextlib
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 
 import nbformat
@@ -322,3 +326,29 @@ def alive(pid):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_shows_progress_with_rate_and_remaining_time(book):
+    import pty
+    import termios
+
+    book.write("01-a", parameters=PARAMETERS)
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zonb.cli", "sweep", "01", "-g", "n=1,2,3"],
+        cwd=book.root,
+        env={**os.environ, "PYTHONPATH": str(book.root), "BOOK_LOG": str(book.log)},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 4096):
+            shown += part
+    assert process.wait() == 0
+    assert re.search(rb"executing: +100%.*3/3 \[\d\d:\d\d<\d\d:\d\d,.*(run/s|s/run)", shown)
+    quiet = book.zonb("sweep", "01", "-g", "n=4,5")
+    assert "executing" not in quiet.stderr

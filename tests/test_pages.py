@@ -1,0 +1,92 @@
+"""The site builder on a book of one small chapter, rendered by the real Jupyter Book."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT
+
+from zonb import pages
+
+CHAPTER = (
+    "from zonb.claims import claim\n"
+    "claim('one', 1.1, 1, sem=0.1, source='A Eq. 1', statement=r'One is $1$.', rejects={'two': 3}, verdict='refuted')"
+)
+
+
+@pytest.fixture
+def site(book):
+    """A book with a chapter, an introduction and the derived pages."""
+    shutil.copytree(ROOT / "book" / "_ext", book.root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "book" / "_static", book.root / "book" / "_static")
+    for name in ("references.bib", "notation.yml", "bibliography.md"):
+        shutil.copy(ROOT / "book" / name, book.root / "book")
+    shutil.copy(ROOT / "_config.yml", book.root)
+    files = ["notebooks/01-a", "book/errata", "book/ledger", "book/statistics", "book/notation", "book/bibliography"]
+    toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": file} for file in files]}
+    (book.root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (book.root / "book" / "intro.md").write_text(
+        "# Introduction\n\nSee {cite:t}`li2026zo` and {cite:t}`zhang2026nzk`.\n"
+    )
+    book.write("01-a", CHAPTER, prose="The value is {glue:text}`one:.2f`.")
+    return book
+
+
+def test_a_book_is_built_once_and_a_warning_fails_it_every_time(site):
+    first = site.zonb("book")
+    assert first.returncode == 0, first.stderr
+    html = site.root / "_build" / "html"
+    chapter = (html / "notebooks" / "01-a.html").read_text()
+    assert "1.10" in chapter and "Rerun this chapter" in chapter and "application/vnd.zonb" not in chapter
+    for page in ("ledger", "errata", "statistics", "notation"):
+        assert (html / "book" / f"{page}.html").is_file()
+    assert "One is" in (html / "book" / "errata.html").read_text()
+    assert json.loads((html / "ledger.json").read_text())[0]["id"] == "one"
+
+    built = (html / "index.html").stat().st_mtime_ns
+    again = site.zonb("book")
+    assert again.returncode == 0 and "up to date" in again.stdout
+    assert (html / "index.html").stat().st_mtime_ns == built
+
+    site.write("01-a", CHAPTER, prose="The value is {glue:text}`one:.2f`. See {doc}`/book/nowhere`.")
+    for _ in range(2):  # Sphinx alone reports a warning only the first time
+        broken = site.zonb("book")
+        assert broken.returncode == 1 and "nowhere" in broken.stderr
+        assert (html / "index.html").stat().st_mtime_ns == built
+    assert sorted(site.executed()) == ["01-a"]
+    assert [path.name for path in (site.root / "_build").iterdir() if path.name.startswith(".site")] == []
+
+    site.write("01-a", CHAPTER, prose="New prose, {glue:text}`one:.2f`.")
+    assert site.zonb("book").returncode == 0
+    assert "New prose" in (html / "notebooks" / "01-a.html").read_text() and site.executed() == []
+
+
+def test_two_sites_built_at_once_leave_a_whole_one(site):
+    both = [site.start("book") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+    assert (site.root / "_build" / "html" / "notebooks" / "01-a.html").is_file()
+    assert "up to date" in site.zonb("book").stdout
+
+
+def test_outputs_of_other_code_are_refused(tmp_path):
+    source = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 2")])
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1")])
+    nbformat.write(executed, tmp_path / "run.ipynb")
+    run = SimpleNamespace(path=tmp_path / "run.ipynb", chapter=SimpleNamespace(notebook=source))
+    with pytest.raises(ValueError, match="not the code that was executed"):
+        pages.chapter_page(run)
+
+
+def test_notation_feeds_the_page_and_the_macros():
+    notation = yaml.safe_load((ROOT / "book" / "notation.yml").read_text())
+    page = pages.notation_page(notation)
+    for symbol in notation["symbols"]:
+        assert f"${symbol['tex']}$" in page and symbol["meaning"] in page
+    text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
+    for macro in notation["macros"]:
+        assert f"\\{macro}" in text + page, macro
