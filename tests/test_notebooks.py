@@ -102,6 +102,7 @@ def test_every_statement_is_checked_and_every_glued_number_exists(chapter):
         known |= set(re.findall(r"(\w+)=", call))
     used = set(re.findall(r"\{glue:text\}`([^:`]+)", prose_of(chapter)))
     assert used <= known, used - known
+    assert {id for id in ids if not any(name == id or name.startswith(f"{id}.") for name in used)} == set()
 
 
 def test_randomness_comes_from_seeded_streams_only(chapter):

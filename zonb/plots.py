@@ -196,7 +196,7 @@ def projection_diagram() -> Figure:
         _box(ax, left, middle - height / 2, width, height, COLOURS[colour], label)
         left += width + 0.35
     ax.text(left, middle, "=", ha="center", va="center", fontsize=16)
-    _box(ax, left + 0.4, middle - V / 2, V, V, COLOURS[2], "$K$\n$V\\times V$")
+    _box(ax, left + 0.4, middle - V / 2, V, V, COLOURS[2], "$K(o,u;U)$\n$V\\times V$")
     halves = ((0.2, d + P + 0.35, "projected tangents at $x_o$: $V$ points in $\\mathbb{R}^P$"),)
     halves += ((d + P + 0.9, d + V + 0.35, "projected tangents at $x_u$"),)
     for start, width, text in halves:
@@ -205,7 +205,7 @@ def projection_diagram() -> Figure:
     ax.text(
         6.3,
         0.75,
-        "entry $(i,j)$ of $K$ = inner product of tangent $i$ at $x_o$ and tangent $j$ at $x_u$,\n"
+        "entry $(i,j)$ = inner product of tangent $i$ at $x_o$ and tangent $j$ at $x_u$,\n"
         "after both were projected on the same $P$ random directions",
         ha="center",
         va="top",

@@ -151,8 +151,8 @@ def default_mu(theta: torch.Tensor, *, difference: Difference = central_differen
     r"""A smoothing radius that balances truncation against rounding, for directions of covariance :math:`I_d`.
 
     :math:`\mu = \epsilon^{1/3}\,\|\theta\|/\sqrt d` for the central and :math:`\epsilon^{1/2}\,\|\theta\|/\sqrt d` for
-    the forward difference, :math:`\epsilon` the unit roundoff of ``theta.dtype``: the parameters move by that fraction
-    of their own length. A rule of thumb for functions whose rounding error is of the order of :math:`\epsilon`.
+    the forward difference, :math:`\epsilon` the machine epsilon of ``theta.dtype``: the parameters move by that
+    fraction of their own length. A rule of thumb for functions whose rounding error is of the order of :math:`\epsilon`.
 
     Args:
         theta: the parameters, (d,), not all zero.
