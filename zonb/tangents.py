@@ -152,7 +152,7 @@ def default_mu(theta: torch.Tensor, *, difference: Difference = central_differen
 
     :math:`\mu = \epsilon^{1/3}\,\|\theta\|/\sqrt d` for the central and :math:`\epsilon^{1/2}\,\|\theta\|/\sqrt d` for
     the forward difference, :math:`\epsilon` the machine epsilon of ``theta.dtype``: the parameters move by that
-    fraction of their own length. A rule of thumb for functions whose rounding error is of the order of :math:`\epsilon`.
+    fraction of their own length. A rule of thumb for functions that round to about :math:`\epsilon`.
 
     Args:
         theta: the parameters, (d,), not all zero.
