@@ -68,6 +68,7 @@ def test_bounds_count_only_the_wrong_side():
         ({"sem": 0.1, "source": "paper A"}, "must read like 'A Eq. 5'"),
         ({"sem": 0.1, "source": "A Eq. 5, B Thm. 1"}, "must read like 'A Eq. 5'"),
         ({"sem": 0.1, "statement": " "}, "needs a statement"),
+        ({"sem": 0.1, "rejects": {"broken": np.nan}}, "is not a finite number"),
     ],
 )
 def test_incomplete_claims_are_refused(given, complaint):

@@ -32,6 +32,16 @@ def test_training_is_remembered_and_repeatable(tmp_path, monkeypatch):
     assert len(list((tmp_path / "two").glob("*.safetensors"))) == 2
 
 
+def test_weights_follow_the_code_that_prepares_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZONB_CACHE", str(tmp_path))
+    models.trained_lenet(n_train=64, epochs=1)
+    edited = tmp_path / "data.py"
+    edited.write_text("# another normalisation")
+    monkeypatch.setattr(models, "_SOURCES", (*models._SOURCES, edited))
+    models.trained_lenet(n_train=64, epochs=1)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
 def test_training_does_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     weights = []

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -352,3 +353,141 @@ def test_a_terminal_shows_progress_with_rate_and_remaining_time(book):
     assert re.search(rb"executing: +100%.*3/3 \[\d\d:\d\d<\d\d:\d\d,.*(run/s|s/run)", shown)
     quiet = book.zonb("sweep", "01", "-g", "n=4,5")
     assert "executing" not in quiet.stderr
+
+
+def test_editing_a_helper_while_its_chapter_runs_is_a_failure(book):
+    (book.root / "zonb" / "helper.py").write_text("x = 1\n")
+    book.write("01-a", "import time\ntime.sleep(2)", "from zonb.helper import x\nprint('helper', x)")
+    process = book.start("run", "01")
+    while not book.log.exists():
+        time.sleep(0.05)
+    (book.root / "zonb" / "helper.py").write_text("x = 2\n")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "zonb was edited while the chapter ran" in err
+    (book.root / "zonb" / "helper.py").write_text("x = 1\n")
+    assert book.zonb("run", "01").returncode == 0
+    assert "helper 1" in text_of(book.results("01-a")[0])
+
+
+def test_relative_imports_are_followed(book):
+    (book.root / "zonb" / "helper.py").write_text("x = 1\n")
+    (book.root / "zonb" / "upper.py").write_text("from .helper import x\n")
+    book.write("01-a", "from zonb.upper import x\nprint('helper', x)")
+    for value in (1, 2):
+        (book.root / "zonb" / "helper.py").write_text(f"x = {value}\n")
+        assert book.zonb("run", "01").returncode == 0
+    assert book.executed() == ["01-a", "01-a"]
+
+
+def test_leaving_a_notebook_early_is_a_failure(book):
+    book.write("01-a", "import sys\nsys.exit()", "assert False")
+    done = book.zonb("run", "01")
+    assert done.returncode == 1 and "left the notebook before its end" in done.stderr and book.results("01-a") == []
+
+
+def test_frames_that_arrive_one_by_one_are_dropped(book):
+    loop = "import time\nfor i in range(4):\n    print(f'\\r{i * 25} %', end='', flush=True)\n    time.sleep(0.3)"
+    book.write("01-a", loop)
+    assert book.zonb("run", "01").returncode == 0
+    shown = text_of(book.results("01-a")[0])
+    assert "75 %" in shown and "25 %" not in shown and "50 %" not in shown
+
+
+def test_figures_do_not_depend_on_the_callers_backend(book):
+    book.write("01-a", "import matplotlib.pyplot as plt\nfigure, ax = plt.subplots()")
+    assert book.zonb("run", "01", MPLBACKEND="Agg").returncode == 0
+    assert "image/png" in text_of(book.results("01-a")[0])
+
+
+def test_an_interrupt_ends_at_once_and_keeps_what_had_finished(book):
+    book.write("01-quick")
+    book.write("02-slow", "import time\ntime.sleep(60)")
+    process = book.start("run", "01", "02")
+    deadline = time.time() + 30
+    while not (book.results("01-quick") and "02-slow" in book.log.read_text()) and time.time() < deadline:
+        time.sleep(0.05)
+    children = descendants(process.pid)
+    start = time.time()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted; what had finished is kept" in err and "Traceback" not in err
+    assert time.time() - start < 10 and len(book.results("01-quick")) == 1 and book.results("02-slow") == []
+    while any(alive(child) for child in children) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(child) for child in children)
+
+
+@pytest.mark.parametrize(
+    "cells, parameters, complaint",
+    [
+        (["x = ("], "n = 3  # [1, 9] n", "01-a.md: '(' was never closed"),
+        (["%matplotlib inline"], "n = 3  # [1, 9] n", "01-a.md: invalid syntax in '%matplotlib inline'"),
+        (["import zonb.nosuch"], "n = 3  # [1, 9] n", "there is no module zonb.nosuch"),
+        ([], "n = 2**10  # [1, 9] n", "01-a.md, parameters cell"),
+        ([], "n = 3  # [a, b] n", "01-a.md, parameters cell"),
+        ([], "n = 'a'  # [1, 2] n", "01-a.md, parameters cell"),
+        ([], "a = b = 3  # [1, 9] n", "may hold assignments"),
+        ([], "", "the parameters cell is empty"),
+    ],
+)
+def test_mistakes_in_a_source_are_named_without_a_traceback(book, cells, parameters, complaint):
+    book.write("01-a", *cells, parameters=parameters)
+    done = book.zonb("run", "01")
+    assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["01-a: [1", "- 01-a", "01-a: 3", "01-a:"])
+def test_mistakes_in_a_profile_are_named(book, text):
+    book.write("01-a")
+    (book.root / "profiles").mkdir()
+    (book.root / "profiles" / "paper.yml").write_text(text)
+    done = book.zonb("run", "01", "--profile", "paper")
+    assert done.returncode == 2 and "profiles/paper.yml" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["run", "01", "-p", "n=4", "-p", "n=5"], "n is given twice"),
+        (["sweep", "01", "-g", "n=1", "-g", "n=2"], "n is given twice"),
+        (["sweep", "01", "-g", "n=1,2", "-p", "n=5"], "n is given both as a grid and as a value"),
+        (["run", "01", "-p", "n={[1]:2}"], "must be of type int"),
+        (["run", "01", "-p", "rate=1" + "0" * 400], "rate="),
+        (["verify", "nowhere.json"], "there is no ledger nowhere.json"),
+        (["run", "07"], "no chapter '07'; choose one of 01-a"),
+    ],
+)
+def test_contradictory_requests_are_refused(book, arguments, complaint):
+    book.write("01-a", parameters=PARAMETERS)
+    done = book.zonb(*arguments)
+    assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr
+    assert book.executed() == []
+
+
+def test_choices_that_look_like_numbers_are_text(book):
+    book.write("01-a", "print('law is', repr(law))", parameters='law = "1"  # {1, 2, None} law')
+    assert book.zonb("run", "01", "-p", "law=2").returncode == 0
+    assert "law is '2'" in text_of(book.results("01-a")[0])
+
+
+def test_the_package_of_another_book_is_refused(book):
+    book.write("01-a")
+    command = [str(Path(sys.executable).parent / "zonb"), "list"]
+    done = subprocess.run(command, cwd=book.root, capture_output=True, text=True)
+    assert done.returncode == 2 and "this zonb is not that of" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("a / b, x /= y, base64+/tmp", "a / b, x /= y, base64+<temporary>"),
+        ("in /tmp/x/y.py", "in <temporary>/x/y.py"),
+        ("x/tmp/y", "x/tmp/y"),
+        ("/tmpfile", "/tmpfile"),
+    ],
+)
+def test_paths_are_replaced_where_they_stand_alone(text, shown, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
+    monkeypatch.setenv("HOME", "/")
+    output = nbformat.v4.new_output("stream", text=text)
+    assert runner._clean(output).text == shown

@@ -51,12 +51,13 @@ class Parameter:
 
     def parse(self, text: str) -> Any:
         """The value that ``text`` from a command line stands for; checked by `check`."""
+        if isinstance(self.default, str) and text in self.choices:
+            return text
         try:
-            return self.check(ast.literal_eval(text))
-        except (ValueError, SyntaxError) as error:
-            if isinstance(error, ParameterError):
-                raise
-            return self.check(text)
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = text
+        return self.check(value)
 
     def check(self, value: Any) -> Any:
         """The value, if it has the default's type and lies in the range; an int serves as a float."""
@@ -68,7 +69,7 @@ class Parameter:
 
     def _check_one(self, value: Any, like: Any) -> Any:
         kind = type(like)
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 2**1000:
             value = float(value)
         if type(value) is not kind:
             raise ParameterError(f"{self.name}={value!r} must be of type {kind.__name__}, as in {self.default!r}")
@@ -136,11 +137,28 @@ def read(path: Path) -> Chapter:
     """
     import jupytext
 
-    notebook = jupytext.read(path)
-    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise ChapterError(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
-    return Chapter(path, notebook, {p.name: p for p in _parameters(cells[0].source, path.name)})
+    try:
+        notebook = jupytext.read(path)
+        tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    except Exception as error:
+        raise ChapterError(f"{path.name} is not a MyST notebook: {error}") from error
+    if len(tagged) != 1:
+        raise ChapterError(f"{path.name} has {len(tagged)} cells tagged 'parameters'; it needs exactly one")
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            try:
+                ast.parse(cell.source)
+            except SyntaxError as error:
+                raise ChapterError(f"{path.name}: {error.msg} in {(error.text or '').strip()!r}") from None
+    try:
+        parameters = {p.name: p for p in _parameters(tagged[0].source, path.name)}
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ChapterError):
+            raise
+        raise ChapterError(f"{path.name}, parameters cell: {error}") from None
+    if not parameters:
+        raise ChapterError(f"{path.name}: the parameters cell is empty; give at least a seed")
+    return Chapter(path, notebook, parameters)
 
 
 def read_all(root: Path) -> list[Chapter]:
@@ -159,9 +177,15 @@ def modules(code: Iterable[str]) -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         if name not in found:
-            source = (PACKAGE / f"{name}.py").read_bytes()
+            path = PACKAGE / f"{name}.py"
+            if not path.is_file():
+                raise ChapterError(f"there is no module zonb.{name}")
+            source = path.read_bytes()
             found[name] = hashlib.sha256(source).hexdigest()
-            waiting += _imports(source.decode())
+            try:
+                waiting += _imports(source.decode())
+            except SyntaxError as error:
+                raise ChapterError(f"zonb/{path.name}, line {error.lineno}: {error.msg}") from None
     return dict(sorted(found.items()))
 
 
@@ -199,7 +223,7 @@ def _parameters(source: str, where: str) -> Iterable[Parameter]:
         if token.type == tokenize.COMMENT
     }
     for node in ast.parse(source).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         if not isinstance(target, ast.Name):
             raise ChapterError(f"{where}: the parameters cell may hold assignments 'name = value' only")
         found = _RANGE.fullmatch(comments.get(node.end_lineno or 0, ""))
@@ -221,6 +245,8 @@ def _parameters(source: str, where: str) -> Iterable[Parameter]:
 def _imports(code: str) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.level:  # relative, and the package is flat
+            node.module = f"zonb.{node.module}" if node.module else "zonb"
         if isinstance(node, ast.ImportFrom) and node.module == "zonb":
             names |= {"__init__"} | {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zonb."):

@@ -101,6 +101,8 @@ def claim(
         raise ClaimError(f"claim {id} failed: {_numbers(record)}, off by {misfit.max():.3g} times the tolerance")
     for name, formula in rejects.items():
         wrong = np.broadcast_to(np.asarray(formula, dtype=float), misfit.shape)
+        if not np.isfinite(wrong).all():
+            raise ValueError(f"claim {id}: the wrong formula {name!r} is not a finite number")
         wrong_misfit = _misfit(measured, wrong, tolerance, relation)
         if wrong_misfit.max() <= 1:
             raise ClaimError(f"claim {id} cannot fail: the wrong formula {name!r} passes it too")

@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ParameterError, ChapterError, RunnerError) as error:
         print(f"zonb: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("zonb: interrupted; what had finished is kept", file=sys.stderr)
+        return 130
 
 
 def _list(options: argparse.Namespace, root: Path) -> int:
@@ -47,6 +50,8 @@ def _sweep(options: argparse.Namespace, root: Path) -> int:
     chapter = _chapter(root, options.chapter)
     grid = {name: _values(chapter, name, text) for name, text in _pairs(chapter, options.grid)}
     fixed = _given(chapter, options.parameter)
+    if both := sorted(grid.keys() & fixed.keys()):
+        raise ParameterError(f"{chapter.slug}: {', '.join(both)} is given both as a grid and as a value")
     points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
     return _finish([plan(root, chapter, fixed | point, options.profile) for point in points], options)
 
@@ -64,7 +69,11 @@ def _verify(options: argparse.Namespace, root: Path) -> int:
     path = Path(options.ledger) if options.ledger else root / LEDGER
     if not path.is_file():
         raise RunnerError(f"there is no ledger {path.name}; give the file that 'zonb ledger --json' wrote")
-    published, rerun = json.loads(path.read_text()), ledger(root, options.profile)
+    try:
+        published = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunnerError(f"{path.name} is not a ledger: {error}") from None
+    rerun = ledger(root, options.profile)
     lines = claims.disagreements(published, rerun)
     print("\n".join([*lines, f"{len(rerun)} claims compared, {len(lines)} disagree"]))
     return 1 if lines else 0
@@ -125,6 +134,8 @@ def _pairs(chapter: Chapter, texts: Sequence[str]) -> list[tuple[str, str]]:
         if not equals or name not in chapter.parameters:
             why = f"no parameter {name!r}" if equals else f"{text!r} must read NAME=VALUE"
             raise ParameterError(f"{chapter.slug}: {why}\n{chapter.describe()}")
+        if name in dict(pairs):
+            raise ParameterError(f"{chapter.slug}: {name} is given twice")
         pairs.append((name, value))
     return pairs
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from filelock import FileLock
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +145,10 @@ def _full_mnist(split: str) -> Dataset:
     raw = Path(folder) / "MNIST" / "raw"
     files = _MNIST_RAW[split]
     if not all((raw / name).is_file() for name, _ in files):
-        _download_mnist(Path(folder), [name for name, _ in files])
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(folder) / ".zonb.lock"):  # a second process waits, and then finds the files
+            if not all((raw / name).is_file() for name, _ in files):
+                _download_mnist(Path(folder), [name for name, _ in files])
     for name, expected in files:
         _verify(raw / name, expected, f"delete it, and it is downloaded again, or put the original {name} there")
     from torchvision.datasets.mnist import read_image_file, read_label_file

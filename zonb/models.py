@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from zonb import data
-from zonb.directions import generator
+from zonb import data, directions
+
+# What the weights follow from, besides the settings: a trained network is kept under a key of these files.
+_SOURCES = (__file__, data.__file__, directions.__file__)
 
 
 def lenet(*, seed: int) -> nn.Sequential:
@@ -70,7 +72,7 @@ def trained_lenet(*, n_train: int = 2000, epochs: int = 100, source: str = "embe
         "epochs": epochs,
         "seed": seed,
         "images": hashlib.sha256(digits.images[:n_train].tobytes() + digits.labels[:n_train].tobytes()).hexdigest(),
-        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "code": hashlib.sha256(b"".join(Path(file).read_bytes() for file in _SOURCES)).hexdigest(),
         "torch": torch.__version__,
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -80,7 +82,7 @@ def trained_lenet(*, n_train: int = 2000, epochs: int = 100, source: str = "embe
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             x = data.mnist_inputs(digits.images[:n_train])
-            _train(model, x, torch.from_numpy(digits.labels[:n_train]), epochs, generator(seed, 1))
+            _train(model, x, torch.from_numpy(digits.labels[:n_train]), epochs, directions.generator(seed, 1))
             with tempfile.TemporaryDirectory(dir=cache) as folder:
                 save_file(model.state_dict(), Path(folder) / path.name)
                 (Path(folder) / path.name).replace(path)

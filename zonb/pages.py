@@ -22,6 +22,19 @@ from zonb import claims
 from zonb.runner import Run
 
 _KEY = ".zonb-key"
+_STRICT = ("-W", "-n", "--keep-going", "-q")
+# Jupyter Book's command line, in a process that leaves when its parent is killed.
+_JUPYTER_BOOK = """
+import os, threading, time
+from jupyter_book.cli.main import main
+parent = os.getppid()
+def leave_with_parent():
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+threading.Thread(target=leave_with_parent, daemon=True).start()
+main()
+"""
 
 
 def build(root: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> int:
@@ -32,38 +45,39 @@ def build(root: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) ->
     """
     target = root / "_build" / "html"
     target.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".site-") as folder:
-        source = Path(folder) / "source"
-        _assemble(root, source, runs, rows)
-        key = _folder_key(source, root / "requirements.txt")
-        if (target / _KEY).is_file() and (target / _KEY).read_text() == key:
-            print(f"the site is up to date: {os.path.relpath(target / 'index.html')}")
-            return 0
-        command = [
-            sys.executable,
-            "-c",
-            "from jupyter_book.cli.main import main; main()",
-            "build",
-            str(source),
-            "--path-output",
-            folder,
-        ]
-        done = subprocess.run(
-            [*command, "-W", "-n", "--keep-going", "-q"], stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        built = Path(folder) / "_build" / "html"
-        if done.returncode != 0 or not (built / "index.html").is_file():
-            print(done.stdout + done.stderr, file=sys.stderr)
-            print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
-            return 1
-        shutil.rmtree(built / ".doctrees", ignore_errors=True)
-        (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))
-        (built / _KEY).write_text(key)
-        with FileLock(target.parent / ".html.lock"):
-            if target.exists():
-                target.rename(Path(folder) / "replaced")
-            built.rename(target)
-    print(f"the site is built: {os.path.relpath(target / 'index.html')}")
+    with FileLock(target.parent / ".html.lock"):  # the site that began last is the one that stays
+        for left in target.parent.glob(".site-*"):  # by a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".site-") as folder:
+            return _render(root, target, Path(folder), runs, rows)
+
+
+def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> int:
+    source = folder / "source"
+    _assemble(root, source, runs, rows)
+    key = _folder_key(source, root / "requirements.txt")
+    index = target / "index.html"
+    if index.is_file() and (target / _KEY).is_file() and (target / _KEY).read_text() == key:
+        print(f"the site is up to date: {os.path.relpath(index)}")
+        return 0
+    done = subprocess.run(
+        [sys.executable, "-c", _JUPYTER_BOOK, "build", str(source), "--path-output", str(folder), *_STRICT],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    built = folder / "_build" / "html"
+    if done.returncode != 0 or not (built / "index.html").is_file():
+        print(done.stdout + done.stderr, file=sys.stderr)
+        print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
+        return 1
+    shutil.rmtree(built / ".doctrees", ignore_errors=True)
+    (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+    (built / _KEY).write_text(key)
+    if target.exists():
+        target.rename(folder / "replaced")
+    built.rename(target)
+    print(f"the site is built: {os.path.relpath(index)}")
     return 0
 
 
@@ -143,7 +157,9 @@ def ledger_page(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> str:
             if row["comparisons"] > 1:
                 numbers += f"<br>worst of {row['comparisons']}"
             table.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", numbers])
-        text += f"\n## {title}\n\nFrom {{doc}}`/notebooks/{slug}`.\n\n{_table(table, 'Claims of this chapter')}"
+        text += (
+            f"\n## {title}\n\nFrom {{doc}}`/notebooks/{slug}`.\n\n{_table(table, 'Claims of this chapter', '26 50 24')}"
+        )
     return text
 
 
@@ -212,8 +228,11 @@ def _folder_key(folder: Path, lock: Path) -> str:
     return digest.hexdigest()
 
 
-def _table(rows: Iterable[Sequence[str]], title: str) -> str:
-    lines = [f"````{{list-table}} {title}", ":header-rows: 1", ":class: zonb-table", ""]
+def _table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto") -> str:
+    rows = list(rows)
+    if len(rows) == 1:
+        return "None so far.\n"
+    lines = [f"````{{list-table}} {title}", ":header-rows: 1", ":class: zonb-table", f":widths: {widths}", ""]
     for row in rows:
         lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
     return "\n".join([*lines, "````", ""])

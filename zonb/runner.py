@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -84,11 +85,17 @@ class Outcome:
 
 
 def find_root(start: Path) -> Path:
-    """The book's folder: the nearest one at or above ``start`` with a ``_toc.yml`` and ``notebooks/``."""
+    """The book's folder: the nearest one at or above ``start`` with a ``_toc.yml`` and chapters in ``notebooks/``.
+
+    Raises:
+        RunnerError: there is none, or it has a zonb of its own that is not this one.
+    """
     for folder in (start, *start.parents):
-        if (folder / "_toc.yml").exists() and (folder / "notebooks").is_dir():
+        if (folder / "_toc.yml").exists() and any((folder / "notebooks").glob("*.md")):
+            if (folder / "zonb").is_dir() and not (folder / "zonb").samefile(chapters.PACKAGE):
+                raise RunnerError(f"this zonb is not that of {folder.name}; use .venv/bin/zonb there")
             return folder
-    raise RunnerError("no book here: run zonb in the folder that holds _toc.yml and notebooks/, or below it")
+    raise RunnerError("no book here: run zonb in the folder that holds _toc.yml and notebooks/*.md, or below it")
 
 
 def plan(root: Path, chapter: Chapter, given: Mapping[str, Any], profile: str = "quick") -> Run:
@@ -149,6 +156,7 @@ def execute(job: Job) -> Outcome:
         dict.fromkeys([str(chapters.PACKAGE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     ).rstrip(os.pathsep)
     os.environ["PYTHONHASHSEED"] = "0"
+    os.environ.pop("MPLBACKEND", None)  # the kernel's own shows figures; another would publish none, silently
     notebook = nbformat.reads(job.notebook, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(_MEASURE, metadata={"tags": ["zonb-measure"]}))
     error = None
@@ -156,6 +164,8 @@ def execute(job: Job) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.ipynb", Path(folder) / "executed.ipynb"
         nbformat.write(notebook, source)
+        profile = Path(folder) / "ipython"  # empty: a user's own IPython start-up files stay out of the result
+        profile.mkdir()
         try:
             papermill.execute_notebook(
                 str(source),
@@ -164,14 +174,15 @@ def execute(job: Job) -> Outcome:
                 kernel_name="python3",
                 progress_bar=False,
                 config=_kernel_config(folder),
-                extra_arguments=["--log-level=CRITICAL"],
+                extra_arguments=["--log-level=CRITICAL", f"--ipython-dir={profile}"],
             )
         except PapermillExecutionError as failure:
-            head = next((line for line in failure.source.splitlines() if line.strip()), "")
-            error = f"{job.slug}: cell {failure.exec_count} ({head!r}) failed: {failure.ename}: {failure.evalue}"
+            cell = f"cell {failure.exec_count} ({_head(failure.source)!r})"
+            error = f"{job.slug}: {cell} failed: {failure.ename}: {failure.evalue}"
         except Exception as failure:
             error = f"{job.slug}: the kernel failed: {type(failure).__name__}: {failure}"
         executed = nbformat.read(target if target.exists() else source, as_version=4)
+    error = error or _stopped(executed, job)
     seconds = time.perf_counter() - start
     return Outcome(nbformat.writes(_publishable(executed, job, seconds)), error)
 
@@ -200,6 +211,9 @@ def write_atomic(path: Path, text: str) -> None:
         try:
             file.write(text)
             file.close()
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(file.name).chmod(0o666 & ~mask)
             Path(file.name).replace(path)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
@@ -215,9 +229,14 @@ def _profile(root: Path, name: str) -> dict[str, dict[str, Any]]:
         raise RunnerError(f"no profile {name!r}; choose one of {', '.join(known)}")
     import yaml
 
-    profile = yaml.safe_load(path.read_text()) or {}
+    try:
+        profile = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunnerError(f"profiles/{path.name} is not YAML: {error}") from None
+    if not isinstance(profile, dict) or not all(isinstance(values, dict) for values in profile.values()):
+        raise RunnerError(f"profiles/{path.name} must read 'CHAPTER: {{PARAMETER: VALUE}}'")
     slugs = {p.stem for p in (root / "notebooks").glob("*.md")}
-    if unknown := sorted(profile.keys() - slugs):
+    if unknown := sorted(map(str, profile.keys() - slugs)):
         raise RunnerError(f"profiles/{path.name} names {', '.join(unknown)}, which are not chapters")
     return profile
 
@@ -244,8 +263,9 @@ def _execute_all(runs: Sequence[Run], scheduler: str | None, workers: int | None
             item = pending[future]
             try:
                 outcome = future.result()
-            except RunnerError:
-                raise
+            except RunnerError as error:  # a worker that refuses stops nobody else
+                failures.append(str(error))
+                continue
             except Exception as error:
                 failures.append(f"{item.chapter.slug}: its worker died: {type(error).__name__}: {error}")
                 continue
@@ -277,6 +297,10 @@ def _executor(scheduler: str | None, workers: int) -> Iterator[futures.Executor]
         )
         try:
             yield pool
+        except BaseException:  # Ctrl-C: give up at once; a kernel leaves with the worker that started it
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -285,13 +309,13 @@ def _start_worker(threads: int) -> None:
     # Each kernel gets its share of the cores, so that two workers on two cores do not fight.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
 
     def leave_with_parent() -> None:
         # A killed parent cannot stop its workers, and a kernel stops only with the worker that started it.
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
@@ -299,8 +323,10 @@ def _start_worker(threads: int) -> None:
 def _kernel_config(folder: str) -> Any:
     from traitlets.config import Config
 
-    # Sockets in a folder of this run's own rather than open TCP ports, where the system has them.
-    return Config() if sys.platform == "win32" else Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+    # Sockets in this run's own folder rather than open TCP ports, where the system has them and takes the name.
+    if sys.platform == "win32" or len(folder) > 80:
+        return Config()
+    return Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
 def _job(item: Run) -> Job:
@@ -313,6 +339,20 @@ def _numbered(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for k, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{k}"
     return notebook
+
+
+def _stopped(executed: nbformat.NotebookNode, job: Job) -> str | None:
+    """What papermill lets pass: a cell that left by SystemExit, and modules edited while the cells ran."""
+    for cell in executed.cells:
+        if any(output.output_type == "error" for output in cell.get("outputs", [])):
+            return f"{job.slug}: cell {cell.execution_count} ({_head(cell.source)!r}) left the notebook before its end"
+    if chapters.modules(job.parts["code"]) != job.parts["modules"]:
+        return f"{job.slug}: zonb was edited while the chapter ran; run it again"
+    return None
+
+
+def _head(source: str) -> str:
+    return next((line for line in source.splitlines() if line.strip()), "")
 
 
 def _publishable(notebook: nbformat.NotebookNode, job: Job, seconds: float) -> nbformat.NotebookNode:
@@ -332,7 +372,7 @@ def _publishable(notebook: nbformat.NotebookNode, job: Job, seconds: float) -> n
             for output in cell.outputs:
                 if output.get("name") == "stderr":
                     print(f"{job.slug}, cell {cell.execution_count}: {output.text}", file=sys.stderr)
-            cell.outputs = [_clean(output) for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [_clean(output) for output in _merged(cell.outputs) if output.get("name") != "stderr"]
         kept.append(cell)
     notebook.cells = kept
     notebook.metadata = {
@@ -353,19 +393,30 @@ def _publishable(notebook: nbformat.NotebookNode, job: Job, seconds: float) -> n
     return notebook
 
 
+def _merged(outputs: Sequence[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Neighbouring pieces of one stream as one output: a progress bar arrives a frame at a time."""
+    kept: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if kept and output.output_type == kept[-1].output_type == "stream" and output.name == kept[-1].name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
+
+
 def _clean(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """An output whose texts show no path of this machine and no overwritten progress frame; pictures are left alone."""
-    named = {sys.prefix: "<environment>", str(chapters.PACKAGE.parent): "<book>", str(Path.home()): "~"}
-    named |= {tempfile.gettempdir(): "<temporary>"}
-    if folder := os.environ.get("ZONB_DATA"):
-        named[folder] = "<data>"
+    named = {sys.prefix: "<environment>", sysconfig.get_path("stdlib"): "<python>", str(Path.home()): "~"}
+    named |= {str(chapters.PACKAGE.parent): "<book>", tempfile.gettempdir(): "<temporary>"}
+    named |= {os.environ.get("ZONB_DATA", ""): "<data>"}
+    folders = sorted((folder for folder in named if folder and Path(folder) != Path(folder).parent), key=len)[::-1]
 
     def clean(value: Any) -> Any:
         if isinstance(value, list):
             return [clean(item) for item in value]
         if isinstance(value, str):
-            for folder, name in sorted(named.items(), key=lambda pair: -len(pair[0])):
-                value = re.sub(re.escape(folder) + r"(?![\w.-])", name, value)
+            for folder in folders:
+                value = re.sub(rf"(?<![\w.~>-]){re.escape(folder)}(?![\w.-])", named[folder], value)
             return re.sub(r"[^\n]*\r(?!\n)", "", value)
         return value
 
