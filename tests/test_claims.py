@@ -84,7 +84,7 @@ def test_sources_of_the_documented_form_are_taken(source):
     check(1.0, 1.0, sem=0.1, source=source)
 
 
-ROW = {"id": "c", "verdict": "holds", "measured": 1.0, "tolerance": 0.3}
+ROW = {"id": "c", "verdict": "holds", "relation": "==", "measured": 1.0, "expected": 1.0, "tolerance": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,8 @@ ROW = {"id": "c", "verdict": "holds", "measured": 1.0, "tolerance": 0.3}
     [
         ({"measured": 1.2}, None),
         ({"measured": 1.5}, "further apart"),
+        ({"measured": 5.2, "expected": 5.0}, None),  # another network, the same law
+        ({"measured": 1.2, "expected": 0.5}, "further apart"),
         ({"measured": float("nan")}, "further apart"),
         ({"verdict": "refuted"}, "published verdict 'holds', rerun 'refuted'"),
     ],
@@ -99,6 +101,12 @@ ROW = {"id": "c", "verdict": "holds", "measured": 1.0, "tolerance": 0.3}
 def test_ledgers_disagree_beyond_both_tolerances_or_in_the_verdict(changed, said):
     lines = disagreements([ROW], [{**ROW, **changed}])
     assert (lines == []) if said is None else (said in lines[0])
+
+
+@pytest.mark.parametrize("relation, measured, agree", [(">=", 9.0, True), (">=", 0.1, False), ("<=", 0.1, True)])
+def test_ledgers_compare_bounds_by_their_violation(relation, measured, agree):
+    row = {**ROW, "relation": relation}
+    assert (disagreements([row], [{**row, "measured": measured}]) == []) is agree
 
 
 def test_ledgers_disagree_if_a_claim_is_missing():

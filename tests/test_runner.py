@@ -255,7 +255,7 @@ def test_verify_compares_claim_by_claim(book):
     row["measured"] = 2.0
     (book.root / "ledger.json").write_text(json.dumps([row]))
     other = book.zonb("verify", "ledger.json")
-    assert other.returncode == 1 and "one: published 2, rerun 1.1" in other.stdout
+    assert other.returncode == 1 and "one: published 2 for 1, rerun 1.1 for 1" in other.stdout
 
 
 def test_a_ledger_needs_results_and_unique_ids(book):

@@ -132,12 +132,14 @@ def collect(cells: Iterable[Mapping[str, Any]], chapter: str) -> list[dict[str, 
 def disagreements(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where a rerun's ledger contradicts the published one, a line each; an empty list if nowhere.
 
-    Two measurements of one claim agree if their distance is within both tolerances taken together (root of
-    the sum of squares); verdicts must be equal, and neither ledger may lack a claim of the other.
+    What must be the same on another machine is not the number itself, since a network trained there may differ in its
+    last digits, but how far it lies from what its formula expects. Two measurements of one claim agree if these
+    deviations differ by no more than both tolerances together (root of the sum of squares); of a bound, both must
+    keep it. Verdicts must be equal, and neither ledger may lack a claim of the other.
 
-    >>> row = {"id": "c", "verdict": "holds", "measured": 1.0, "tolerance": 0.3}
+    >>> row = {"id": "c", "verdict": "holds", "relation": "==", "measured": 1.0, "expected": 1.0, "tolerance": 0.3}
     >>> disagreements([row], [{**row, "measured": 1.4}]), disagreements([row], [{**row, "measured": 2.0}])
-    ([], ['c: published 1, rerun 2, further apart than the tolerance 0.424'])
+    ([], ['c: published 1 for 1, rerun 2 for 1, further apart than the tolerance 0.424'])
     """
     old, new = ({row["id"]: row for row in rows} for rows in (published, rerun))
     lines = [
@@ -148,10 +150,14 @@ def disagreements(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mappin
         tolerance = math.hypot(a["tolerance"], b["tolerance"])
         if a["verdict"] != b["verdict"]:
             lines.append(f"{id}: published verdict {a['verdict']!r}, rerun {b['verdict']!r}")
-        elif not abs(a["measured"] - b["measured"]) <= tolerance:
+            continue
+        gaps = [row["measured"] - row["expected"] for row in (a, b)]
+        if a["relation"] != "==":
+            gaps = [max(0.0, gap if a["relation"] == "<=" else -gap) for gap in gaps]
+        if not abs(gaps[0] - gaps[1]) <= tolerance:
             lines.append(
-                f"{id}: published {a['measured']:.6g}, rerun {b['measured']:.6g}, "
-                f"further apart than the tolerance {tolerance:.3g}"
+                f"{id}: published {a['measured']:.6g} for {a['expected']:.6g}, rerun {b['measured']:.6g} for "
+                f"{b['expected']:.6g}, further apart than the tolerance {tolerance:.3g}"
             )
     return lines
 
