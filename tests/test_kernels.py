@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import reference
 import torch
@@ -60,6 +63,26 @@ def test_chunks_change_the_memory_and_not_the_law():
         assert ((covariance - 1.2 * exact).abs() > 5 * sem).any()
 
 
+MEMORY = """
+import resource, sys, torch
+from zonb import directions as D, kernels as K
+J = torch.ones(100, 30_000)
+one = lambda P: K.project(J, D.gaussian, P, generator=D.generator(0))
+one(64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+one(6400)
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(grown * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+def test_memory_of_projections_is_that_of_one_chunk():
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    stored = 6400 * 30_000 * 4
+    assert int(done.stdout) < stored / 5
+
+
 @pytest.mark.parametrize(
     "law",
     [D.gaussian, D.rademacher, D.uniform, D.laplace, D.student_t(12), D.sphere, D.orthonormal],
@@ -109,5 +132,7 @@ def test_misuse_is_refused_by_name():
         K.prefix_kernels(torch.zeros(4, V), torch.zeros(4, V), [2, 1])
     with pytest.raises(ValueError, match=r"within 1\.\.4"):
         K.prefix_kernels(torch.zeros(4, V), torch.zeros(4, V), [5])
+    with pytest.raises(ValueError, match="chunk=0 must"):
+        K.project(J_o, D.gaussian, 3, generator=D.generator(0), chunk=0)
     with pytest.raises(ValueError, match="Jacobian is zero"):
         K.alignment(J_o, 0 * J_u)

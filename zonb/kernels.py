@@ -71,6 +71,9 @@ def project(J: torch.Tensor, law: Law, P: int, *, generator: torch.Generator, ch
         chunk: directions alive at a time; memory is ``chunk * d`` numbers. Directions that depend on each other
             (orthonormal) are drawn at once, P x d numbers.
 
+    Raises:
+        ValueError: ``P`` or ``chunk`` below 1.
+
     Returns:
         (P, ...): the p-th slice is :math:`J u_p`; `prefix_kernels` makes every pair's kernel from them.
 
@@ -78,11 +81,17 @@ def project(J: torch.Tensor, law: Law, P: int, *, generator: torch.Generator, ch
     >>> project(torch.ones(3, 2, 5), directions.gaussian, 7, generator=directions.generator(0)).shape
     torch.Size([7, 3, 2])
     """
+    if P < 1 or chunk < 1:
+        raise ValueError(f"P={P} and chunk={chunk} must both be at least 1")
     d = J.shape[-1]
     tangents = J.reshape(-1, d)
-    sizes = [P] if not law.independent else [min(chunk, P - start) for start in range(0, P, chunk)]
-    parts = [law.sample(size, d, generator=generator, dtype=J.dtype) @ tangents.T for size in sizes]
-    return torch.cat(parts).view(P, *J.shape[:-1])
+    step = min(chunk, P) if law.independent else P
+    # Written in place: small results kept between large chunks would keep the allocator from using their room again.
+    Y = tangents.new_empty(P, len(tangents))
+    for start in range(0, P, step):
+        size = min(step, P - start)
+        Y[start : start + size] = law.sample(size, d, generator=generator, dtype=J.dtype) @ tangents.T
+    return Y.view(P, *J.shape[:-1])
 
 
 def prefix_kernels(Y_o: torch.Tensor, Y_u: torch.Tensor, at: Sequence[int]) -> torch.Tensor:
