@@ -480,14 +480,14 @@ def test_the_package_of_another_book_is_refused(book):
 @pytest.mark.parametrize(
     "text, shown",
     [
-        ("a / b, x /= y, base64+/tmp", "a / b, x /= y, base64+<temporary>"),
-        ("in /tmp/x/y.py", "in <temporary>/x/y.py"),
-        ("x/tmp/y", "x/tmp/y"),
-        ("/tmpfile", "/tmpfile"),
+        ("a / b, x /= y, base64+/scratch", "a / b, x /= y, base64+<temporary>"),
+        ("in /scratch/x/y.py", "in <temporary>/x/y.py"),
+        ("x/scratch/y", "x/scratch/y"),
+        ("/scratchfile", "/scratchfile"),
     ],
 )
 def test_paths_are_replaced_where_they_stand_alone(text, shown, monkeypatch):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch")
     monkeypatch.setenv("HOME", "/")
     output = nbformat.v4.new_output("stream", text=text)
     assert runner._clean(output).text == shown
