@@ -83,7 +83,7 @@ def test_every_figure_has_a_name_a_caption_and_alt_text(chapter):
     assert "plt.show" not in prose_of(chapter)
 
 
-def test_figures_are_cited_or_stand_in_their_section_with_unique_names():
+def test_figure_names_are_unique_in_the_book():
     names = [
         cell.metadata["mystnb"]["figure"]["name"]
         for path in PATHS

@@ -115,8 +115,12 @@ class Chapter:
                 raise ParameterError(f"no parameter {', '.join(map(repr, unknown))}")
             checked = {name: self.parameters[name].check(value) for name, value in given.items()}
         except ParameterError as error:
-            raise ParameterError(f"{self.slug}: {error}\n{self.describe()}") from None
+            raise self.explained(error) from None
         return {name: parameter.default for name, parameter in self.parameters.items()} | checked
+
+    def explained(self, error: ParameterError) -> ParameterError:
+        """The error with the chapter's name and the parameters there are."""
+        return ParameterError(f"{self.slug}: {error}\n{self.describe()}")
 
     def describe(self) -> str:
         """A table of the parameters: name, default, range, meaning."""
@@ -161,9 +165,14 @@ def read(path: Path) -> Chapter:
     return Chapter(path, notebook, parameters)
 
 
+def paths(root: Path) -> dict[str, Path]:
+    """The source of each chapter of a book by its slug, in the order of their numbers."""
+    return {path.stem: path for path in sorted((root / "notebooks").glob("*.md"))}
+
+
 def read_all(root: Path) -> list[Chapter]:
     """All chapters of a book in the order of their numbers."""
-    return [read(path) for path in sorted((root / "notebooks").glob("*.md"))]
+    return [read(path) for path in paths(root).values()]
 
 
 def modules(code: Iterable[str]) -> dict[str, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,11 @@ def _run(options: argparse.Namespace, root: Path) -> int:
 
 def _sweep(options: argparse.Namespace, root: Path) -> int:
     chapter = _chapter(root, options.chapter)
-    grid = {name: _values(chapter, name, text) for name, text in _pairs(chapter, options.grid)}
     fixed = _given(chapter, options.parameter)
-    if both := sorted(grid.keys() & fixed.keys()):
-        raise ParameterError(f"{chapter.slug}: {', '.join(both)} is given both as a grid and as a value")
+    with _explained(chapter):
+        grid = {name: _values(chapter, name, text) for name, text in _pairs(chapter, options.grid).items()}
+        if both := sorted(grid.keys() & fixed.keys()):
+            raise ParameterError(f"{', '.join(both)} is given both as a grid and as a value")
     points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
     return _finish([plan(root, chapter, fixed | point, options.profile) for point in points], options)
 
@@ -120,44 +122,43 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chapter(root: Path, name: str) -> Chapter:
-    found = [path for path in sorted((root / "notebooks").glob("*.md")) if name in (path.stem, path.stem.split("-")[0])]
-    if not found:
-        slugs = ", ".join(path.stem for path in sorted((root / "notebooks").glob("*.md")))
-        raise RunnerError(f"no chapter {name!r}; choose one of {slugs}")
-    return chapters.read(found[0])
+    paths = chapters.paths(root)
+    for slug, path in paths.items():
+        if name in (slug, slug.split("-")[0]):
+            return chapters.read(path)
+    raise RunnerError(f"no chapter {name!r}; choose one of {', '.join(paths)}")
 
 
-def _pairs(chapter: Chapter, texts: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = []
+@contextlib.contextmanager
+def _explained(chapter: Chapter) -> Iterator[None]:
+    try:
+        yield
+    except ParameterError as error:
+        raise chapter.explained(error) from None
+
+
+def _pairs(chapter: Chapter, texts: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name not in chapter.parameters:
-            why = f"no parameter {name!r}" if equals else f"{text!r} must read NAME=VALUE"
-            raise ParameterError(f"{chapter.slug}: {why}\n{chapter.describe()}")
-        if name in dict(pairs):
-            raise ParameterError(f"{chapter.slug}: {name} is given twice")
-        pairs.append((name, value))
+        if not equals:
+            raise ParameterError(f"{text!r} must read NAME=VALUE")
+        if name not in chapter.parameters:
+            raise ParameterError(f"no parameter {name!r}")
+        if name in pairs:
+            raise ParameterError(f"{name} is given twice")
+        pairs[name] = value
     return pairs
 
 
 def _given(chapter: Chapter, texts: Sequence[str]) -> dict[str, Any]:
-    try:
-        return {name: chapter.parameters[name].parse(value) for name, value in _pairs(chapter, texts)}
-    except ParameterError as error:
-        raise _with_table(chapter, error) from None
+    with _explained(chapter):
+        return {name: chapter.parameters[name].parse(text) for name, text in _pairs(chapter, texts).items()}
 
 
 def _values(chapter: Chapter, name: str, text: str) -> list[Any]:
     # Commas inside brackets belong to a list: '[1,5],[1,25]' is two values.
-    try:
-        return [chapter.parameters[name].parse(part) for part in re.split(r",(?![^\[]*\])", text)]
-    except ParameterError as error:
-        raise _with_table(chapter, error) from None
-
-
-def _with_table(chapter: Chapter, error: ParameterError) -> ParameterError:
-    table = chapter.describe()
-    return error if table in str(error) else ParameterError(f"{chapter.slug}: {error}\n{table}")
+    return [chapter.parameters[name].parse(part) for part in re.split(r",(?![^\[]*\])", text)]
 
 
 def _finish(runs: Sequence[Run], options: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ def find_root(start: Path) -> Path:
         RunnerError: there is none, or it has a zonb of its own that is not this one.
     """
     for folder in (start, *start.parents):
-        if (folder / "_toc.yml").exists() and any((folder / "notebooks").glob("*.md")):
+        if (folder / "_toc.yml").exists() and chapters.paths(folder):
             if (folder / "zonb").is_dir() and not (folder / "zonb").samefile(chapters.PACKAGE):
                 raise RunnerError(f"this zonb is not that of {folder.name}; use .venv/bin/zonb there")
             return folder
@@ -235,8 +235,7 @@ def _profile(root: Path, name: str) -> dict[str, dict[str, Any]]:
         raise RunnerError(f"profiles/{path.name} is not YAML: {error}") from None
     if not isinstance(profile, dict) or not all(isinstance(values, dict) for values in profile.values()):
         raise RunnerError(f"profiles/{path.name} must read 'CHAPTER: {{PARAMETER: VALUE}}'")
-    slugs = {p.stem for p in (root / "notebooks").glob("*.md")}
-    if unknown := sorted(map(str, profile.keys() - slugs)):
+    if unknown := sorted(map(str, profile.keys() - chapters.paths(root).keys())):
         raise RunnerError(f"profiles/{path.name} names {', '.join(unknown)}, which are not chapters")
     return profile
 
