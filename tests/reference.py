@@ -48,6 +48,18 @@ def error_law(J_o, J_u, P, kappa):
     return (second - (J_o @ J_u.T).square().sum()) / P
 
 
+def estimated_alignment(Y_o, Y_u):
+    """rho^2 from projections, by a loop over pairs of directions p != q."""
+    P = len(Y_o)
+    total = 0.0
+    for p in range(P):
+        for q in range(P):
+            if p != q:
+                total += (torch.outer(Y_o[p], Y_u[p]) * torch.outer(Y_o[q], Y_u[q])).sum()
+    sizes = (sum((y * y).sum() for y in Y) / P for Y in (Y_o, Y_u))
+    return total / (P * (P - 1)) / math.prod(sizes)
+
+
 def log_softmax_jacobian(logits):
     """A by automatic differentiation."""
     return jacrev(lambda z: torch.log_softmax(z, -1))(logits)

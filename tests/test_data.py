@@ -67,6 +67,14 @@ def test_unknown_choices_are_refused_with_the_known_ones(given):
         data.load(**{"name": "mnist", **given})
 
 
+def test_first_digits_are_the_first_of_each_label():
+    test = data.load("mnist", split="test")
+    inputs = data.first_digits()
+    for digit in range(10):
+        index = next(k for k, label in enumerate(test.labels) if label == digit)
+        assert torch.equal(inputs[digit], data.mnist_inputs(test.images[index : index + 1])[0])
+
+
 def test_a_label_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="label 11 is not among the labels"):
         data.load("mnist").first(11)

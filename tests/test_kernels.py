@@ -118,6 +118,50 @@ def test_alignment_ignores_scale_and_rotation():
     torch.testing.assert_close(K.alignment(2 * J_o @ q, 5 * J_u @ q), K.alignment(J_o, J_u))
 
 
+def test_estimated_alignment_equals_the_twin_pair_by_pair():
+    us = D.gaussian.sample(6, d, generator=D.generator(8), dtype=torch.float64)
+    Y_o, Y_u = us @ J_o.T, us @ J_u.T
+    square, sem = K.estimate_alignment(Y_o, Y_u)
+    torch.testing.assert_close(square, reference.estimated_alignment(Y_o, Y_u))
+    left_out = torch.stack(
+        [reference.estimated_alignment(*(torch.cat([Y[:p], Y[p + 1 :]]) for Y in (Y_o, Y_u))) for p in range(6)]
+    )
+    torch.testing.assert_close(sem, (5 / 6 * (left_out - left_out.mean()).square().sum()).sqrt())
+
+
+def test_estimated_alignment_is_right_on_average_and_its_error_honest():
+    P, n = 200, 2000
+    Y = K.project(torch.cat([J_o, J_u]), D.gaussian, P * n, generator=D.generator(9), chunk=4000)
+    square, sem = K.estimate_alignment(Y.view(P, n, -1)[..., :V], Y.view(P, n, -1)[..., V:])
+    exact = K.alignment(J_o, J_u).square()
+    off = abs(square.mean() - exact) / (square.std() / n**0.5)
+    assert off < 5 + 3 * exact / P / (square.std() / n**0.5)  # a ratio of means is biased by O(1/P)
+    assert 0.9 < sem.mean() / square.std() < 1.1
+    naive = K.prefix_kernels(Y.view(P, n, -1)[..., :V], Y.view(P, n, -1)[..., V:], [P])[0]
+    own = naive.square().sum((-2, -1)) / (J_o.norm() * J_u.norm()).square()
+    assert (own.mean() - exact) / (own.std() / n**0.5) > 5  # with the terms p = q it is not
+
+
+def test_estimated_alignment_works_on_batches_of_pairs():
+    us = D.gaussian.sample(10, d, generator=D.generator(8), dtype=torch.float64)
+    Y_o, Y_u = us @ J_o.T, us @ J_u.T
+    together = K.estimate_alignment(torch.stack([Y_o, 2 * Y_o], 1), torch.stack([Y_u, Y_u], 1))
+    for value, single in zip(together, K.estimate_alignment(Y_o, Y_u), strict=True):
+        torch.testing.assert_close(value, single.expand(2))
+
+
+def test_cka_ignores_scale_and_constants_along_rows_and_columns():
+    A = J_o @ J_o.T
+    B = 3 * A + torch.arange(V)[:, None] - 2 * torch.arange(V)
+    torch.testing.assert_close(K.cka(A, B), torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(K.cka(A, -A), torch.tensor(-1.0, dtype=torch.float64))
+    H = torch.eye(V, dtype=torch.float64) - 1 / V
+    C = tangents(3, rows=V, columns=V)
+    left, right = H @ A @ H, H @ C @ H
+    torch.testing.assert_close(K.cka(A, C), (left * right).sum() / (left.norm() * right.norm()))
+    assert K.cka(A, C) < 0.99
+
+
 def test_relative_error_broadcasts_over_draws():
     exact = K.entk(J_o, J_u)
     assert K.relative_error(torch.stack([exact, 2 * exact, 0 * exact]), exact).tolist() == pytest.approx([0, 1, 1])
@@ -136,3 +180,12 @@ def test_misuse_is_refused_by_name():
         K.project(J_o, D.gaussian, 3, generator=D.generator(0), chunk=0)
     with pytest.raises(ValueError, match="Jacobian is zero"):
         K.alignment(J_o, 0 * J_u)
+
+
+def test_estimates_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="at least 3"):
+        K.estimate_alignment(J_o[:2], J_o[:2])
+    with pytest.raises(ValueError, match="same number"):
+        K.estimate_alignment(J_o, J_u)
+    with pytest.raises(ValueError, match="zero after centring"):
+        K.cka(torch.ones(3, 3), torch.eye(3))

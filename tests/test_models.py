@@ -10,6 +10,23 @@ def test_lenet_has_the_papers_parameters_layer_by_layer():
     assert [count for count in counts if count] == [156, 2416, 24060, 2562, 430] and sum(counts) == 29624
 
 
+def test_wider_and_deeper_lenets_keep_their_ten_outputs():
+    x = torch.zeros(2, 1, 28, 28)
+    sizes = []
+    for shape in ({"width": 0.01}, {"width": 0.5}, {}, {"width": 2}, {"extra_layers": 3}):
+        model = models.lenet(seed=0, **shape)
+        assert model(x).shape == (2, 10)
+        sizes.append(sum(p.numel() for p in model.parameters()))
+    assert sizes[:4] == sorted(sizes[:4]) and sizes[2] == 29624
+    assert sizes[4] == 29624 + 3 * (42 * 42 + 42)
+
+
+@pytest.mark.parametrize("shape", [{"width": 0}, {"extra_layers": -1}])
+def test_impossible_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"must be positive and extra_layers=-?\d+ at least 0"):
+        models.lenet(seed=0, **shape)
+
+
 def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone():
     before = torch.get_rng_state()
     first, same, other = (models.lenet(seed=seed)[0].weight for seed in (1, 1, 2))
@@ -30,6 +47,8 @@ def test_training_is_remembered_and_repeatable(tmp_path, monkeypatch):
         assert torch.equal(a, b) and torch.equal(a, c)
     models.trained_lenet(n_train=128, epochs=2, seed=1)
     assert len(list((tmp_path / "two").glob("*.safetensors"))) == 2
+    models.trained_lenet(n_train=128, epochs=2, width=0.5)
+    assert len(list((tmp_path / "two").glob("*.safetensors"))) == 3
 
 
 def test_weights_follow_the_code_that_prepares_the_data(tmp_path, monkeypatch):

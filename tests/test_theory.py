@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import reference
 import torch
+from sklearn.random_projection import johnson_lindenstrauss_min_dim
 from test_kernels import J_o, J_u, d
 
 from zonb import directions as D
@@ -68,3 +71,100 @@ def test_error_law_is_refused_where_none_is_known():
         theory.error_law(J_o, J_u, 0, D.gaussian)
     with pytest.raises(ValueError, match="no error law is known for odd"):
         theory.error_law(J_o, J_u, 1, D.Law("odd", None, True, D.gaussian._draw))
+
+
+@pytest.mark.parametrize("rho, tol", [(1.0, 0.5), (0.274, 0.338), (0.03, 0.1)])
+def test_perturbations_needed_is_the_least_number_that_reaches_the_tolerance(rho, tol):
+    P = theory.perturbations_needed(rho, tol)
+    reached = theory.relative_rms_error(torch.tensor(rho, dtype=torch.float64), torch.tensor([P, P - 1]))
+    assert reached[0] <= tol * (1 + 1e-12) and reached[1] > tol
+
+
+def test_perturbations_needed_reproduces_the_papers_pair():
+    rho = (125 * 0.338**2 - 1) ** -0.5
+    assert theory.perturbations_needed(rho, 0.338) == 125
+
+
+@pytest.mark.parametrize("n, eps, delta", [(20, 0.5, 0.1), (2, 0.99, 1), (100_544, 0.01, 1e-6)])
+def test_jl_dimension_is_the_least_number_that_the_union_bound_allows(n, eps, delta):
+    P = theory.jl_dimension(n, eps, delta)
+    failures = [n**2 * math.exp(-count * theory.jl_exponent(eps)) for count in (P, P - 1)]
+    assert failures[0] <= delta * (1 + 1e-9) and failures[1] > delta
+
+
+@pytest.mark.parametrize("n, eps", [(20, 0.5), (1000, 0.1), (5, 0.9)])
+def test_jl_dimension_without_a_margin_is_scikit_learns(n, eps):
+    theirs = int(johnson_lindenstrauss_min_dim(n, eps=eps))  # rounded down
+    assert theory.jl_dimension(n, eps, 1) in (theirs, theirs + 1)
+
+
+@pytest.mark.parametrize("P", [130, 500, 10**6])
+def test_jl_epsilon_inverts_the_dimension(P):
+    eps = theory.jl_epsilon(P, 20, 0.1)
+    assert theory.jl_dimension(20, eps * 1.0001, 0.1) <= P < theory.jl_dimension(20, eps * 0.99, 0.1)
+
+
+def test_jl_epsilon_is_infinite_where_the_lemma_grants_nothing():
+    least = theory.jl_dimension(20, 1 - 1e-9, 0.1)
+    assert theory.jl_epsilon(least + 1, 20, 0.1) < 1 and theory.jl_epsilon(least - 1, 20, 0.1) == math.inf
+
+
+@pytest.mark.parametrize("law", [D.gaussian, D.rademacher, D.uniform])
+@pytest.mark.parametrize("upper", [True, False])
+def test_jl_exponent_bounds_both_tails_and_a_larger_one_does_not(law, upper):
+    eps, P, n = 0.9, 20, 100_000
+    w = torch.full((4,), 0.5)
+    u = law.sample(n * P, 4, generator=D.generator(5))
+    lengths = (u @ w).view(n, P).square().mean(1)
+    share = (lengths >= 1 + eps if upper else lengths <= 1 - eps).double().mean().item()
+    sem = max((share / n) ** 0.5, 1 / n)
+    assert share <= math.exp(-P * theory.jl_exponent(eps)) + 5 * sem
+    if upper and law is D.gaussian:
+        assert share > math.exp(-P * eps**2) + 5 * sem
+
+
+def test_eq15_asks_for_more_than_the_law_wherever_both_apply():
+    for V in (2, 10, 50_272):
+        for rho in (0.01, 0.3, 1.0):
+            asked = theory.eq15_perturbations(V, rho, 0.1)
+            assert asked == pytest.approx(V * math.log(V) / (rho * 0.1) ** 2)
+            assert asked >= 0.5 * theory.perturbations_needed(rho, 0.1)
+
+
+@pytest.mark.parametrize("law", [D.gaussian, D.rademacher, D.uniform, D.laplace, D.sphere, D.orthonormal])
+@pytest.mark.parametrize("P", [1, 3])
+def test_second_moment_of_the_gradient_is_the_formulas_and_no_neighbours(law, P):
+    n, g = 20_000, torch.tensor([1.0, -2.0, 0.5, 0.3], dtype=torch.float64)
+    generator = D.generator(6, P)
+    if law.independent:
+        u = law.sample(n * P, 4, generator=generator, dtype=torch.float64).view(n, P, 4)
+    else:
+        u = torch.stack([law.sample(P, 4, generator=generator, dtype=torch.float64) for _ in range(n)])
+    square = torch.einsum("np,npk->nk", u @ g, u).div(P).square().sum(1) / g.square().sum()
+    sem = max(square.std().item() / n**0.5, 1e-12)
+    expected = theory.gradient_second_moment(4, P, law)
+    assert abs(square.mean() - expected) < 5 * sem
+    wrong = {1.5 * expected, 4 / P, 1 + 3 / P} - {expected}
+    for value in wrong if P > 1 else {1.5 * expected}:
+        assert abs(square.mean() - value) > 5 * sem
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: theory.perturbations_needed(0, 0.1),
+        lambda: theory.perturbations_needed(1.1, 0.1),
+        lambda: theory.perturbations_needed(0.5, 0),
+        lambda: theory.jl_exponent(1),
+        lambda: theory.jl_dimension(1, 0.5, 0.1),
+        lambda: theory.jl_dimension(20, 0.5, 0),
+        lambda: theory.jl_epsilon(0, 20, 0.1),
+        lambda: theory.eq15_perturbations(1, 0.5, 0.1),
+        lambda: theory.eq15_perturbations(10, 0.5, -1),
+        lambda: theory.gradient_second_moment(0, 1, D.gaussian),
+        lambda: theory.gradient_second_moment(4, 5, D.orthonormal),
+    ],
+)
+def test_arguments_out_of_range_are_refused_with_the_range(call):
+    with pytest.raises(ValueError, match=r"must (both )?be|no second moment"):
+        call()

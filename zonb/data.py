@@ -135,6 +135,22 @@ def mnist_inputs(images: np.ndarray, *, dtype: torch.dtype | None = None) -> tor
     return ((pixels / 255 - MNIST_MEAN) / MNIST_STD).unsqueeze(1)
 
 
+def first_digits(*, source: str = "embedded") -> torch.Tensor:
+    """The first MNIST test image of every digit, as network inputs, so that nothing is picked by hand.
+
+    Args:
+        source: as in `load`.
+
+    Returns:
+        (10, 1, 28, 28), float32.
+
+    >>> tuple(first_digits().shape)
+    (10, 1, 28, 28)
+    """
+    test = load("mnist", split="test", source=source)
+    return mnist_inputs(test.images[[test.first(digit) for digit in range(10)]])
+
+
 def _full_mnist(split: str) -> Dataset:
     folder = os.environ.get("ZONB_DATA")
     if not folder:

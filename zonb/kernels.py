@@ -142,6 +142,53 @@ def alignment(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:
     return torch.linalg.matrix_norm(entk(J_o, J_u)) / size
 
 
+def estimate_alignment(Y_o: torch.Tensor, Y_u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Squared alignment :math:`\rho^2` from projections alone, with its standard error.
+
+    With :math:`y_p = J_o u_p` and :math:`w_p = J_u u_p`, the mean over :math:`p\ne q` of
+    :math:`(y_p^T y_q)(w_p^T w_q)` is unbiased for :math:`\|K\|_F^2`, and the means of :math:`\|y_p\|^2` and
+    :math:`\|w_p\|^2` are for :math:`\|J_o\|_F^2` and :math:`\|J_u\|_F^2`. The estimate is the first over the product
+    of the others; its error comes from leaving out one direction at a time (jackknife). A projection costs forward
+    passes only (`tangents.central_difference`), so :math:`\rho` can be known where no Jacobian fits.
+
+    Assumes independent directions with identity covariance. The estimate may fall outside [0, 1] where P is too
+    small to see :math:`\rho`; its standard error then says so.
+
+    Args:
+        Y_o, Y_u: projections from `project` on the same directions, (P, ..., V); leading dimensions broadcast.
+
+    Returns:
+        The estimate of :math:`\rho^2` and its standard error, (...) each.
+
+    Raises:
+        ValueError: fewer than three directions, or not as many for both.
+
+    Source: new.
+
+    >>> from zonb import directions
+    >>> J = torch.eye(2, 40)  # two orthonormal tangents: rho^2 = 1/2
+    >>> Y = project(J, directions.gaussian, 1000, generator=directions.generator(0))
+    >>> square, sem = estimate_alignment(Y, Y)
+    >>> bool(abs(square - 0.5) < 4 * sem), bool(sem < 0.05)
+    (True, True)
+    """
+    P = len(Y_o)
+    if P < 3 or len(Y_u) != P:
+        raise ValueError(f"{P} and {len(Y_u)} projections; give the same number of both, at least 3")
+    Y_o, Y_u = Y_o.double().movedim(0, -2), Y_u.double().movedim(0, -2)  # (..., P, V)
+    products = (Y_o @ Y_o.mT) * (Y_u @ Y_u.mT)
+    size_o, size_u = Y_o.square().sum(-1), Y_u.square().sum(-1)
+    row = products.sum(-1) - size_o * size_u  # pairs that p takes part in
+
+    def ratio(pairs: torch.Tensor, o: torch.Tensor, u: torch.Tensor, n: int) -> torch.Tensor:
+        return (pairs / (n * (n - 1))) / ((o / n) * (u / n))
+
+    total, sum_o, sum_u = (value.sum(-1, keepdim=True) for value in (row, size_o, size_u))
+    left_out = ratio(total - 2 * row, sum_o - size_o, sum_u - size_u, P - 1)
+    sem = torch.sqrt((P - 1) * left_out.var(-1, correction=0))
+    return ratio(total, sum_o, sum_u, P).squeeze(-1), sem
+
+
 def relative_error(estimate: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
     r"""Relative Frobenius error :math:`\|\hat K - K\|_F/\|K\|_F`.
 
@@ -158,6 +205,34 @@ def relative_error(estimate: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
     0.5
     """
     return torch.linalg.matrix_norm(estimate - exact) / torch.linalg.matrix_norm(exact)
+
+
+def cka(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    r"""Centred kernel alignment, the cosine of the angle between two kernels after double centring.
+
+    :math:`\langle HAH, HBH\rangle_F/(\|HAH\|_F\|HBH\|_F)` with :math:`H = I - \mathbf 1\mathbf 1^T/V`: blind to
+    scale and to anything that is constant along rows or columns.
+
+    Args:
+        A, B: (..., V, V); leading dimensions broadcast.
+
+    Returns:
+        (...), in [-1, 1].
+
+    Raises:
+        ValueError: a kernel is zero after centring.
+
+    Source: Kornblith et al. (2019), for kernel blocks as paper A's conference version uses it.
+
+    >>> K = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
+    >>> cka(K, 5 * K + 7).item()
+    1.0
+    """
+    A, B = (K - K.mean(-1, keepdim=True) - K.mean(-2, keepdim=True) + K.mean((-2, -1), keepdim=True) for K in (A, B))
+    size = torch.linalg.matrix_norm(A) * torch.linalg.matrix_norm(B)
+    if (size == 0).any():
+        raise ValueError("a kernel is zero after centring; its angle with another is undefined")
+    return (A * B).sum((-2, -1)) / size
 
 
 def _check_tangents(J_o: torch.Tensor, J_u: torch.Tensor) -> None:

@@ -98,33 +98,44 @@ def curves(
     ylabel: str,
     guides: Mapping[str, ArrayLike] | None = None,
     points: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    dots: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     ax: Axes | None = None,
     title: str = "",
     marked: bool = True,
     legend: bool = True,
+    ramp: bool = False,
+    xscale: str = "log",
+    yscale: str = "log",
 ) -> Axes:
-    """Curves over one log-log axis, measured ones with markers and ``guides`` (theory, slopes) dashed.
+    """Curves over one axis, measured ones with markers and ``guides`` (theory, slopes) dashed.
 
     Args:
         x: (n,).
         lines: measured curves by label, each (n,); NaN leaves a gap.
         guides: curves to compare with, drawn in the text colour.
         points: single points by label, as (x, y), drawn as stars.
+        dots: clouds of measured points by label, as (x, y).
         ax: where to draw; a new figure if not given.
         marked: whether measured curves carry markers.
         legend: whether to draw one.
+        ramp: colours from one ramp, blue to orange in the order of ``lines``, instead of distinct ones.
+        xscale, yscale: matplotlib's names of the scales.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 4))
+    ax.set(xscale=xscale, yscale=yscale, xlabel=xlabel, ylabel=ylabel, title=title)
+    colours = sns.blend_palette(COLOURS[:2], len(lines)) if ramp else COLOURS
     for k, (label, y) in enumerate(lines.items()):
         marker = MARKERS[k % len(MARKERS)] if marked else None
-        style = "-" if k < len(COLOURS) else ":"
-        ax.loglog(x, y, style, marker=marker, color=COLOURS[k % len(COLOURS)], label=label, linewidth=1.4)
+        style = "-" if k < len(colours) else ":"
+        ax.plot(x, y, style, marker=marker, color=colours[k % len(colours)], label=label, linewidth=1.4)
+    for k, (label, (at, height)) in enumerate((dots or {}).items()):
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        ax.plot(at, height, marker, color=colour, markersize=4, alpha=0.8, markeredgewidth=0, label=label)
     for k, (label, y) in enumerate((guides or {}).items()):
-        ax.loglog(x, y, color=INK, linestyle=("--", ":", "-.")[k % 3], label=label, linewidth=1.4, zorder=3)
+        ax.plot(x, y, color=INK, linestyle=("--", ":", "-.")[k % 3], label=label, linewidth=1.4, zorder=3)
     for label, (at, height) in (points or {}).items():
-        ax.loglog(at, height, "*", color=INK, markersize=12, label=label, zorder=4)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        ax.plot(at, height, "*", color=INK, markersize=12, label=label, zorder=4)
     if legend:
         ax.legend()
     return ax

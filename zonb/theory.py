@@ -2,6 +2,8 @@ r"""Closed forms that the experiments are held against."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from zonb.directions import Law, orthonormal, sphere
@@ -110,3 +112,172 @@ def relative_rms_error(rho: torch.Tensor, P: torch.Tensor) -> torch.Tensor:
     0.5
     """
     return torch.sqrt((1 + 1 / rho**2) / P)
+
+
+def perturbations_needed(rho: float, tol: float) -> int:
+    r"""Gaussian directions for a relative root-mean-square error ``tol``, :math:`P^* = (1 + 1/\rho^2)/tol^2`.
+
+    Args:
+        rho: alignment, in (0, 1]; `kernels.alignment`, or `kernels.estimate_alignment` from forward passes alone.
+        tol: relative error wanted, positive.
+
+    Returns:
+        The least integer P whose `relative_rms_error` is at most ``tol``.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source: new; paper A leaves the number of perturbations open. Deviation from its Eq. 15: neither V nor d.
+
+    >>> perturbations_needed(rho=0.5, tol=0.1)
+    500
+    """
+    _check_fraction("rho", rho)
+    if not tol > 0:
+        raise ValueError(f"tol={tol} must be positive")
+    return _ceil((1 + 1 / rho**2) / tol**2)
+
+
+def jl_exponent(eps: float) -> float:
+    r"""The exponent of the Johnson-Lindenstrauss lemma, :math:`\epsilon^2/4 - \epsilon^3/6`.
+
+    For fixed w and P directions with independent, strictly sub-Gaussian entries of variance 1 (Gaussian, Rademacher,
+    uniform), each of :math:`\|U^Tw\|^2 \ge (1+\epsilon)\|w\|^2` and :math:`\le (1-\epsilon)\|w\|^2` has probability at most
+    :math:`\exp(-P(\epsilon^2/4 - \epsilon^3/6))`.
+
+    Args:
+        eps: relative error of a squared length, in (0, 1).
+
+    Raises:
+        ValueError: ``eps`` out of range.
+
+    Source: Dasgupta and Gupta (2003), Achlioptas (2003). Deviation: paper A's conference version has
+    :math:`\epsilon^2/4`, the leading order, which is too large an exponent for the upper tail.
+
+    >>> jl_exponent(0.5)
+    0.0416...
+    """
+    if not 0 < eps < 1:
+        raise ValueError(f"eps={eps} must be in (0, 1)")
+    return eps**2 / 4 - eps**3 / 6
+
+
+def jl_dimension(n: int, eps: float, delta: float) -> int:
+    r"""Directions that suffice, by the union bound, to preserve all inner products between n points.
+
+    With :math:`P \ge (2\ln n + \ln(1/\delta))/(\epsilon^2/4-\epsilon^3/6)` and probability at least :math:`1-\delta`,
+    :math:`|\langle U^Tg, U^Th\rangle - \langle g,h\rangle| \le \frac\epsilon2(\|g\|^2+\|h\|^2)` for every g among
+    one half of the points and h among the other: the V tangents at :math:`x_o` and the V at :math:`x_u`, n = 2V.
+    Each of the :math:`(n/2)^2` pairs can fail in four ways, two tails for :math:`g+h` and two for :math:`g-h`.
+
+    Args:
+        n: number of points, at least 2.
+        eps: the lemma's error, in (0, 1).
+        delta: probability of failure, in (0, 1].
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source: paper A, Lemma 1, made distributional. scikit-learn's ``johnson_lindenstrauss_min_dim`` is this with
+    ``delta=1``, up to rounding.
+
+    >>> jl_dimension(20, 0.5, 0.1)
+    200
+    """
+    if n < 2:
+        raise ValueError(f"n={n} must be at least 2")
+    _check_fraction("delta", delta)
+    return _ceil((2 * math.log(n) + math.log(1 / delta)) / jl_exponent(eps))
+
+
+def jl_epsilon(P: int, n: int, delta: float) -> float:
+    r"""The smallest error that `jl_dimension` grants to P directions; infinite where it grants none below 1.
+
+    Args:
+        P: number of directions.
+        n, delta: as in `jl_dimension`.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    >>> jl_dimension(20, jl_epsilon(200, 20, 0.1), 0.1), jl_epsilon(50, 20, 0.1)
+    (200, inf)
+    """
+    if P < 1 or n < 2:
+        raise ValueError(f"P={P} must be at least 1 and n={n} at least 2")
+    _check_fraction("delta", delta)
+    target = (2 * math.log(n) + math.log(1 / delta)) / P
+    if target >= 1 / 12:  # the exponent at eps = 1
+        return math.inf
+    # eps = 1/2 + sin(phi) turns eps^2/4 - eps^3/6 into (1 + sin 3 phi)/24.
+    return 0.5 + math.sin(math.asin(24 * target - 1) / 3)
+
+
+def eq15_perturbations(V: int, rho: float, tol: float) -> float:
+    r"""What paper A's Eq. 15, corrected, asks for a relative error ``tol`` of the kernel: :math:`V\ln V/(\rho\,tol)^2`.
+
+    Eq. 15 bounds :math:`\|\Delta K\|_F` by about :math:`\sqrt{V\ln V/P}\;\Xi^2` with
+    :math:`\Xi = \max(\|J_o\|_F,\|J_u\|_F)`; divided by :math:`\|K\|_F = \rho\|J_o\|_F\|J_u\|_F`, and with
+    :math:`\|J_o\|_F=\|J_u\|_F`, its best case, that is :math:`\sqrt{V\ln V/P}/\rho`.
+
+    Args:
+        V: number of outputs, at least 2.
+        rho: alignment, in (0, 1].
+        tol: relative error wanted, positive.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source: paper A, Eq. 15. Deviation: the paper prints :math:`\Xi`; :math:`\Xi^2` is right.
+
+    >>> round(eq15_perturbations(V=10, rho=0.5, tol=0.1))
+    9210
+    """
+    if V < 2:
+        raise ValueError(f"V={V} must be at least 2")
+    _check_fraction("rho", rho)
+    if not tol > 0:
+        raise ValueError(f"tol={tol} must be positive")
+    return V * math.log(V) / (rho * tol) ** 2
+
+
+def gradient_second_moment(d: int, P: int, law: Law) -> float:
+    r"""Squared length of the zeroth-order gradient :math:`\hat g = UU^Tg` in units of g's, :math:`E\|\hat g\|^2/\|g\|^2`.
+
+    * independent entries with fourth moment :math:`\kappa`: :math:`1 + (d - 2 + \kappa)/P`, whatever g is;
+    * sphere of radius :math:`\sqrt d`: :math:`1 + (d-1)/P`;
+    * orthonormal directions: :math:`d/P`.
+
+    Args:
+        d: number of parameters.
+        P: number of directions.
+        law: their law.
+
+    Raises:
+        ValueError: ``d`` or ``P`` below 1, more orthonormal directions than dimensions, or a law without a formula.
+
+    Source: paper A takes :math:`d/P` in the bound before Eq. 12. Deviation: the terms it drops.
+
+    >>> from zonb import directions
+    >>> gradient_second_moment(100, 10, directions.gaussian)  # (P + d + 1) / P
+    11.1
+    """
+    if d < 1 or P < 1:
+        raise ValueError(f"d={d} and P={P} must both be at least 1")
+    if law.kappa is not None:
+        return 1 + (d - 2 + law.kappa) / P
+    if law is sphere:
+        return 1 + (d - 1) / P
+    if law is orthonormal and P <= d:
+        return d / P
+    raise ValueError(f"no second moment is known for {law.name} with P={P} in d={d} dimensions")
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}={value} must be in (0, 1]")
+
+
+def _ceil(value: float) -> int:
+    # 1/0.1^2 is 99.99...: a value within rounding of an integer is that integer.
+    return math.ceil(value * (1 - 1e-12))
