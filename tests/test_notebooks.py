@@ -126,3 +126,16 @@ def test_no_magics_and_no_absolute_paths(chapter):
     text = chapter.path.read_text()
     assert not re.search(r"^[%!]", "\n".join(cell.source for cell in code_of(chapter)), re.MULTILINE)
     assert not re.search(r"(^|[\s\"'`(])/(home|root|tmp|usr|work)/", text)
+
+
+def test_every_equation_and_figure_of_paper_a_has_a_claim():
+    """Figures 4 and 5 are about language models."""
+    found = set()
+    for path in PATHS:
+        for cell in code_of(chapters.read(path)):
+            for source in re.findall(r"source=\"([^\"]+)\"", cell.source):
+                found |= set(source.split(" ; "))
+    wanted = (
+        {f"A Eq. {n}" for n in range(1, 16)} | {f"A Fig. {n}" for n in (1, 2, 3, 6, 7, 8, 9, 10, 11)} | {"A Lemma 1"}
+    )
+    assert wanted <= found, wanted - found

@@ -69,6 +69,8 @@ def test_relative_error_is_the_gaussian_law_over_the_kernel():
 def test_error_law_is_refused_where_none_is_known():
     with pytest.raises(ValueError, match="at least 1"):
         theory.error_law(J_o, J_u, 0, D.gaussian)
+    with pytest.raises(ValueError, match=f"P={d + 1} orthonormal directions do not fit"):
+        theory.error_law(J_o, J_u, d + 1, D.orthonormal)
     with pytest.raises(ValueError, match="no error law is known for odd"):
         theory.error_law(J_o, J_u, 1, D.Law("odd", None, True, D.gaussian._draw))
 

@@ -64,16 +64,18 @@ def error_law(J_o: torch.Tensor, J_u: torch.Tensor, P: int, law: Law) -> torch.T
     * independent entries with fourth moment :math:`\kappa`:
       :math:`\frac1P\left(S + \|K\|_F^2 + (\kappa-3)\sum_k s_o(k)s_u(k)\right)`;
     * sphere of radius :math:`\sqrt d`: :math:`\frac1P\left(\frac{d}{d+2}(S + 2\|K\|_F^2) - \|K\|_F^2\right)`;
-    * orthonormal directions: :math:`\frac{d^2}{P^2}\left(a\|K\|_F^2 + b(S+\|K\|_F^2)\right) - \|K\|_F^2` with
-      :math:`a = \frac{P((d+1)P-2)}{d(d-1)(d+2)}`, :math:`b = \frac{P(d-P)}{d(d-1)(d+2)}`, which is zero at P = d.
+    * orthonormal directions: that of the sphere times :math:`\frac{d-P}{d-1}`, which is zero at P = d.
 
     Args:
         J_o, J_u: Jacobians, (V, d).
-        P: number of directions.
+        P: number of directions; at most d if they are orthonormal.
         law: their law.
 
     Returns:
         A scalar tensor.
+
+    Raises:
+        ValueError: ``P`` out of range, or a law without a formula.
 
     Source: new; neither paper states it.
 
@@ -89,11 +91,11 @@ def error_law(J_o: torch.Tensor, J_u: torch.Tensor, P: int, law: Law) -> torch.T
     K2 = entk(J_o, J_u).square().sum()
     if law.kappa is not None:
         return (S + K2 + (law.kappa - 3) * (J_o.square().sum(0) @ J_u.square().sum(0))) / P
-    if law is sphere:
-        return (d / (d + 2) * (S + 2 * K2) - K2) / P
-    if law is orthonormal:
-        scale = d**2 / P**2 * P / (d * (d - 1) * (d + 2))
-        return scale * (((d + 1) * P - 2) * K2 + (d - P) * (S + K2)) - K2
+    if law is sphere or law is orthonormal:
+        if law is orthonormal and P > d:
+            raise ValueError(f"P={P} orthonormal directions do not fit into d={d} dimensions; choose P <= {d}")
+        without_replacement = (d - P) / max(d - 1, 1) if law is orthonormal else 1
+        return without_replacement * (d / (d + 2) * (S + 2 * K2) - K2) / P
     raise ValueError(f"no error law is known for {law.name}")
 
 
@@ -142,8 +144,8 @@ def jl_exponent(eps: float) -> float:
     r"""The exponent of the Johnson-Lindenstrauss lemma, :math:`\epsilon^2/4 - \epsilon^3/6`.
 
     For fixed w and P directions with independent, strictly sub-Gaussian entries of variance 1 (Gaussian, Rademacher,
-    uniform), each of :math:`\|U^Tw\|^2 \ge (1+\epsilon)\|w\|^2` and :math:`\le (1-\epsilon)\|w\|^2` has probability at most
-    :math:`\exp(-P(\epsilon^2/4 - \epsilon^3/6))`.
+    uniform), each of :math:`\|U^Tw\|^2 \ge (1+\epsilon)\|w\|^2` and :math:`\|U^Tw\|^2 \le (1-\epsilon)\|w\|^2` has
+    probability at most :math:`\exp(-P(\epsilon^2/4 - \epsilon^3/6))`.
 
     Args:
         eps: relative error of a squared length, in (0, 1).
@@ -242,7 +244,7 @@ def eq15_perturbations(V: int, rho: float, tol: float) -> float:
 
 
 def gradient_second_moment(d: int, P: int, law: Law) -> float:
-    r"""Squared length of the zeroth-order gradient :math:`\hat g = UU^Tg` in units of g's, :math:`E\|\hat g\|^2/\|g\|^2`.
+    r"""Squared length of the zeroth-order gradient :math:`\hat g = UU^Tg` over g's, :math:`E\|\hat g\|^2/\|g\|^2`.
 
     * independent entries with fourth moment :math:`\kappa`: :math:`1 + (d - 2 + \kappa)/P`, whatever g is;
     * sphere of radius :math:`\sqrt d`: :math:`1 + (d-1)/P`;

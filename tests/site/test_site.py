@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+
+from zonb import theory
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "_build" / "html"
@@ -113,6 +116,81 @@ def test_dropdowns_open_with_the_keyboard(visit):
     proof.locator("summary").focus()
     page.keyboard.press("Enter")
     assert proof.get_attribute("open") is not None
+
+
+CALCULATOR = "notebooks/06-how-many.html"
+ASKED = [  # rho, tolerance in %, V, failures in %, d
+    (0.16, 10, 10, 10, 29624),
+    (1, 50, 2, 100 / 3, 1_000_000),
+    (0.274, 33.8, 10, 5, 100),
+    (0.001, 1, 50272, 0.001, 125_000_000),
+]
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_the_calculator_computes_what_zonb_computes(visit, asked):
+    opened = visit(CALCULATOR)
+    page = opened.page
+    for name, value in zip(("rho", "tol", "V", "delta", "d"), asked, strict=True):
+        page.locator(f"#calc-{name}").fill(repr(value))
+    rho, tol, V, delta, d = asked
+    expected = {
+        "rule": theory.perturbations_needed(rho, tol / 100),
+        "jl": theory.jl_dimension(2 * V, rho * tol / 100, delta / 100),
+        "eq15": math.ceil(theory.eq15_perturbations(V, rho, tol / 100) * (1 - 1e-12)),
+    }
+    for name, value in expected.items():
+        assert page.locator(f"#calc-{name}").inner_text() == f"{value:,}"
+    advice = page.locator("#calc-advice").inner_text()
+    assert ("orthonormal" in advice) == (expected["rule"] >= d)
+    assert ("forward passes" in advice) == (expected["rule"] < d)
+    assert opened.complaints == [] and opened.outside == []
+
+
+def test_the_calculator_works_with_the_keyboard_alone(visit):
+    page = visit(CALCULATOR).page
+    before = page.locator("#calc-rule").inner_text()
+    page.locator("#calc-rho").focus()
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#calc-rho").input_value() == "0.161" == page.locator("#calc-rho-slider").input_value()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "calc-rho-slider"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#calc-rho").input_value() == "0.162"
+    assert page.locator("#calc-rule").inner_text() == f"{theory.perturbations_needed(0.162, 0.1):,}" != before
+    page.keyboard.press("Enter")
+    assert page.url.endswith(CALCULATOR)
+
+
+def test_the_calculator_speaks_to_a_screen_reader(visit):
+    page = visit(CALCULATOR).page
+    form = page.get_by_role("form", name="Calculator: how many directions do I need?")
+    for control in form.locator("input").all():
+        assert control.evaluate("e => e.labels.length > 0 || e.ariaLabel?.length > 0")
+    assert form.get_by_role("spinbutton", name="relative error τ in %").is_visible()
+    assert form.locator("table").get_attribute("aria-live") == "polite"
+    assert form.get_by_role("rowheader").count() == 3
+
+
+@pytest.mark.parametrize("name, value", [("rho", "0"), ("rho", "1.5"), ("tol", ""), ("V", "2.5"), ("d", "0")])
+def test_the_calculator_says_what_is_wrong_with_an_input(visit, name, value):
+    page = visit(CALCULATOR).page
+    field = page.locator(f"#calc-{name}")
+    good = field.input_value()
+    field.fill(value)
+    label = page.locator(f"label[for=calc-{name}]").inner_text()
+    assert page.get_by_role("alert").filter(has_text=label).is_visible()
+    assert field.get_attribute("aria-invalid") == "true"
+    assert page.locator("#calc-rule").inner_text() == "–"
+    field.fill(good)
+    assert page.locator("#calc-problem").inner_text() == "" and page.locator("#calc-rule").inner_text() != "–"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_calculator_is_legible(visit, scheme):
+    page = visit(CALCULATOR, scheme=scheme, width=390).page
+    for selector in ("label", "input[type=number]", "th", "td", "caption", "#calc-advice"):
+        assert page.locator(f"#directions-calculator {selector}").first.evaluate(CONTRAST) >= 4.5, selector
 
 
 class Links(HTMLParser):
