@@ -21,9 +21,9 @@ def test_wider_and_deeper_lenets_keep_their_ten_outputs():
     assert sizes[4] == 29624 + 3 * (42 * 42 + 42)
 
 
-@pytest.mark.parametrize("shape", [{"width": 0}, {"extra_layers": -1}])
+@pytest.mark.parametrize("shape", [{"width": 0}, {"width": float("inf")}, {"extra_layers": -1}])
 def test_impossible_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"must be positive and extra_layers=-?\d+ at least 0"):
+    with pytest.raises(ValueError, match=r"must be positive and finite, and extra_layers=-?\d+ at least 0"):
         models.lenet(seed=0, **shape)
 
 

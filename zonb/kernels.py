@@ -148,11 +148,13 @@ def estimate_alignment(Y_o: torch.Tensor, Y_u: torch.Tensor) -> tuple[torch.Tens
     With :math:`y_p = J_o u_p` and :math:`w_p = J_u u_p`, the mean over :math:`p\ne q` of
     :math:`(y_p^T y_q)(w_p^T w_q)` is unbiased for :math:`\|K\|_F^2`, and the means of :math:`\|y_p\|^2` and
     :math:`\|w_p\|^2` are for :math:`\|J_o\|_F^2` and :math:`\|J_u\|_F^2`. The estimate is the first over the product
-    of the others; its error comes from leaving out one direction at a time (jackknife). A projection costs forward
-    passes only (`tangents.central_difference`), so :math:`\rho` can be known where no Jacobian fits.
+    of the others; leaving out one direction at a time (jackknife) removes the ratio's bias of order 1/P and gives the
+    error. A projection costs forward passes only (`tangents.central_difference`), so :math:`\rho` can be known where
+    no Jacobian fits.
 
     Assumes independent directions with identity covariance. The estimate may fall outside [0, 1] where P is too
-    small to see :math:`\rho`; its standard error then says so.
+    small to see :math:`\rho`; its standard error then says so. The error is unreliable only where the estimate hardly
+    varies, for tangents that are all orthogonal and of one length.
 
     Args:
         Y_o, Y_u: projections from `project` on the same directions, (P, ..., V); leading dimensions broadcast.
@@ -161,7 +163,7 @@ def estimate_alignment(Y_o: torch.Tensor, Y_u: torch.Tensor) -> tuple[torch.Tens
         The estimate of :math:`\rho^2` and its standard error, (...) each.
 
     Raises:
-        ValueError: fewer than three directions, or not as many for both.
+        ValueError: fewer than three directions, not as many for both, or projections that are all zero.
 
     Source: new.
 
@@ -176,9 +178,11 @@ def estimate_alignment(Y_o: torch.Tensor, Y_u: torch.Tensor) -> tuple[torch.Tens
     if P < 3 or len(Y_u) != P:
         raise ValueError(f"{P} and {len(Y_u)} projections; give the same number of both, at least 3")
     Y_o, Y_u = Y_o.double().movedim(0, -2), Y_u.double().movedim(0, -2)  # (..., P, V)
-    products = (Y_o @ Y_o.mT) * (Y_u @ Y_u.mT)
     size_o, size_u = Y_o.square().sum(-1), Y_u.square().sum(-1)
-    row = products.sum(-1) - size_o * size_u  # pairs that p takes part in
+    if (size_o.sum(-1) == 0).any() or (size_u.sum(-1) == 0).any():
+        raise ValueError("all projections of an input are zero; its alignment with another is undefined")
+    # The pairs that p takes part in: y_p^T (sum_q y_q w_q^T) w_p, less q = p.
+    row = ((Y_o @ (Y_o.mT @ Y_u)) * Y_u).sum(-1) - size_o * size_u
 
     def ratio(pairs: torch.Tensor, o: torch.Tensor, u: torch.Tensor, n: int) -> torch.Tensor:
         return (pairs / (n * (n - 1))) / ((o / n) * (u / n))
@@ -186,7 +190,7 @@ def estimate_alignment(Y_o: torch.Tensor, Y_u: torch.Tensor) -> tuple[torch.Tens
     total, sum_o, sum_u = (value.sum(-1, keepdim=True) for value in (row, size_o, size_u))
     left_out = ratio(total - 2 * row, sum_o - size_o, sum_u - size_u, P - 1)
     sem = torch.sqrt((P - 1) * left_out.var(-1, correction=0))
-    return ratio(total, sum_o, sum_u, P).squeeze(-1), sem
+    return P * ratio(total, sum_o, sum_u, P).squeeze(-1) - (P - 1) * left_out.mean(-1), sem
 
 
 def relative_error(estimate: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
@@ -228,11 +232,14 @@ def cka(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     >>> cka(K, 5 * K + 7).item()
     1.0
     """
-    A, B = (K - K.mean(-1, keepdim=True) - K.mean(-2, keepdim=True) + K.mean((-2, -1), keepdim=True) for K in (A, B))
-    size = torch.linalg.matrix_norm(A) * torch.linalg.matrix_norm(B)
-    if (size == 0).any():
-        raise ValueError("a kernel is zero after centring; its angle with another is undefined")
-    return (A * B).sum((-2, -1)) / size
+    centred = []
+    for K in (A, B):
+        C = K - K.mean(-1, keepdim=True) - K.mean(-2, keepdim=True) + K.mean((-2, -1), keepdim=True)
+        rounding = 16 * torch.finfo(K.dtype).eps * torch.linalg.matrix_norm(K)
+        if (torch.linalg.matrix_norm(C) <= rounding).any():
+            raise ValueError("a kernel is zero after centring; its angle with another is undefined")
+        centred.append(C / torch.linalg.matrix_norm(C)[..., None, None])
+    return (centred[0] * centred[1]).sum((-2, -1)).clamp(-1, 1)
 
 
 def _check_tangents(J_o: torch.Tensor, J_u: torch.Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -28,7 +29,7 @@ def lenet(*, seed: int, width: float = 1.0, extra_layers: int = 0) -> nn.Sequent
 
     Args:
         seed: seed of the weights.
-        width: factor on the numbers of channels and of hidden units (rounded, at least one).
+        width: factor on the numbers of channels and of hidden units (rounded to nearest, at least one).
         extra_layers: further hidden layers, each as wide as the last one.
 
     Raises:
@@ -40,8 +41,8 @@ def lenet(*, seed: int, width: float = 1.0, extra_layers: int = 0) -> nn.Sequent
     >>> [sum(p.numel() for p in lenet(seed=0, width=w).parameters()) for w in (0.5, 1, 2)]
     [7587, 29624, 117078]
     """
-    if not width > 0 or extra_layers < 0:
-        raise ValueError(f"width={width} must be positive and extra_layers={extra_layers} at least 0")
+    if not 0 < width < math.inf or extra_layers < 0:
+        raise ValueError(f"width={width} must be positive and finite, and extra_layers={extra_layers} at least 0")
     a, b, h, last = (max(1, round(width * size)) for size in (6, 16, 60, 42))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -87,7 +88,7 @@ def trained_lenet(
         raise ValueError(
             f"n_train={n_train} must be in 1..{len(digits)} for source={source!r}, and epochs={epochs} at least 0"
         )
-    shape = {"width": width, "extra_layers": extra_layers}
+    shape = {"width": float(width), "extra_layers": int(extra_layers)}
     model = lenet(seed=seed, **shape)
     settings = {
         "n_train": n_train,

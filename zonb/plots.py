@@ -129,7 +129,7 @@ def curves(
         marker = MARKERS[k % len(MARKERS)] if marked else None
         style = "-" if k < len(colours) else ":"
         ax.plot(x, y, style, marker=marker, color=colours[k % len(colours)], label=label, linewidth=1.4)
-    for k, (label, (at, height)) in enumerate((dots or {}).items()):
+    for k, (label, (at, height)) in enumerate((dots or {}).items(), start=len(lines)):
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         ax.plot(at, height, marker, color=colour, markersize=4, alpha=0.8, markeredgewidth=0, label=label)
     for k, (label, y) in enumerate((guides or {}).items()):

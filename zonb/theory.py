@@ -3,6 +3,7 @@ r"""Closed forms that the experiments are held against."""
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 
@@ -84,18 +85,20 @@ def error_law(J_o: torch.Tensor, J_u: torch.Tensor, P: int, law: Law) -> torch.T
     >>> error_law(J, J, 1, directions.gaussian).item(), error_law(J, J, 1, directions.rademacher).item()
     (2.0, 0.0)
     """
-    if P < 1:
-        raise ValueError(f"P={P} must be at least 1")
+    _check_count("P", P, 1)
+    if J_o.ndim != 2 or J_u.ndim != 2:
+        raise ValueError(f"Jacobians have shapes {tuple(J_o.shape)} and {tuple(J_u.shape)}; expected (V, d), one pair")
     d = J_o.shape[-1]
-    S = (J_o.square().sum() * J_u.square().sum()).clone()
+    S = J_o.square().sum() * J_u.square().sum()
     K2 = entk(J_o, J_u).square().sum()
+    # Where the error is zero, rounding may leave it below.
     if law.kappa is not None:
-        return (S + K2 + (law.kappa - 3) * (J_o.square().sum(0) @ J_u.square().sum(0))) / P
+        return (S + K2 + (law.kappa - 3) * (J_o.square().sum(0) @ J_u.square().sum(0))).clamp_min(0) / P
     if law is sphere or law is orthonormal:
-        if law is orthonormal and P > d:
-            raise ValueError(f"P={P} orthonormal directions do not fit into d={d} dimensions; choose P <= {d}")
+        if law is orthonormal:
+            _check_room(P, d)
         without_replacement = (d - P) / max(d - 1, 1) if law is orthonormal else 1
-        return without_replacement * (d / (d + 2) * (S + 2 * K2) - K2) / P
+        return without_replacement * (d / (d + 2) * (S + 2 * K2) - K2).clamp_min(0) / P
     raise ValueError(f"no error law is known for {law.name}")
 
 
@@ -120,8 +123,8 @@ def perturbations_needed(rho: float, tol: float) -> int:
     r"""Gaussian directions for a relative root-mean-square error ``tol``, :math:`P^* = (1 + 1/\rho^2)/tol^2`.
 
     Args:
-        rho: alignment, in (0, 1]; `kernels.alignment`, or `kernels.estimate_alignment` from forward passes alone.
-        tol: relative error wanted, positive.
+        rho: alignment, in [1e-9, 1]; `kernels.alignment`, or `kernels.estimate_alignment` from forward passes alone.
+        tol: relative error wanted, in [1e-9, 1e9].
 
     Returns:
         The least integer P whose `relative_rms_error` is at most ``tol``.
@@ -134,9 +137,8 @@ def perturbations_needed(rho: float, tol: float) -> int:
     >>> perturbations_needed(rho=0.5, tol=0.1)
     500
     """
-    _check_fraction("rho", rho)
-    if not tol > 0:
-        raise ValueError(f"tol={tol} must be positive")
+    _check_range("rho", rho, 1e-9, 1)
+    _check_range("tol", tol, 1e-9, 1e9)
     return _ceil((1 + 1 / rho**2) / tol**2)
 
 
@@ -148,7 +150,7 @@ def jl_exponent(eps: float) -> float:
     probability at most :math:`\exp(-P(\epsilon^2/4 - \epsilon^3/6))`.
 
     Args:
-        eps: relative error of a squared length, in (0, 1).
+        eps: relative error of a squared length, in [1e-9, 1).
 
     Raises:
         ValueError: ``eps`` out of range.
@@ -159,13 +161,13 @@ def jl_exponent(eps: float) -> float:
     >>> jl_exponent(0.5)
     0.0416...
     """
-    if not 0 < eps < 1:
-        raise ValueError(f"eps={eps} must be in (0, 1)")
+    if not 1e-9 <= eps < 1:
+        raise ValueError(f"eps={eps} must be in [1e-9, 1)")
     return eps**2 / 4 - eps**3 / 6
 
 
 def jl_dimension(n: int, eps: float, delta: float) -> int:
-    r"""Directions that suffice, by the union bound, to preserve all inner products between n points.
+    r"""Directions that suffice, by the union bound, to preserve the inner products between two halves of n points.
 
     With :math:`P \ge (2\ln n + \ln(1/\delta))/(\epsilon^2/4-\epsilon^3/6)` and probability at least :math:`1-\delta`,
     :math:`|\langle U^Tg, U^Th\rangle - \langle g,h\rangle| \le \frac\epsilon2(\|g\|^2+\|h\|^2)` for every g among
@@ -174,8 +176,8 @@ def jl_dimension(n: int, eps: float, delta: float) -> int:
 
     Args:
         n: number of points, at least 2.
-        eps: the lemma's error, in (0, 1).
-        delta: probability of failure, in (0, 1].
+        eps: the lemma's error, in [1e-9, 1).
+        delta: probability of failure, in [1e-300, 1].
 
     Raises:
         ValueError: an argument out of range.
@@ -186,9 +188,8 @@ def jl_dimension(n: int, eps: float, delta: float) -> int:
     >>> jl_dimension(20, 0.5, 0.1)
     200
     """
-    if n < 2:
-        raise ValueError(f"n={n} must be at least 2")
-    _check_fraction("delta", delta)
+    _check_count("n", n, 2)
+    _check_range("delta", delta, 1e-300, 1)
     return _ceil((2 * math.log(n) + math.log(1 / delta)) / jl_exponent(eps))
 
 
@@ -205,17 +206,19 @@ def jl_epsilon(P: int, n: int, delta: float) -> float:
     >>> jl_dimension(20, jl_epsilon(200, 20, 0.1), 0.1), jl_epsilon(50, 20, 0.1)
     (200, inf)
     """
-    if P < 1 or n < 2:
-        raise ValueError(f"P={P} must be at least 1 and n={n} at least 2")
-    _check_fraction("delta", delta)
+    _check_count("P", P, 1)
+    _check_count("n", n, 2)
+    _check_range("delta", delta, 1e-300, 1)
     target = (2 * math.log(n) + math.log(1 / delta)) / P
     if target >= 1 / 12:  # the exponent at eps = 1
         return math.inf
-    # eps = 1/2 + sin(phi) turns eps^2/4 - eps^3/6 into (1 + sin 3 phi)/24.
-    return 0.5 + math.sin(math.asin(24 * target - 1) / 3)
+    # eps = 1/2 + sin(phi) turns eps^2/4 - eps^3/6 into (1 + sin 3 phi)/24; the product below is that sum, without
+    # its cancellation where eps is small.
+    a = math.asin(math.sqrt(12 * target)) / 3
+    return 2 * math.sin(a) * math.cos(math.pi / 6 - a)
 
 
-def eq15_perturbations(V: int, rho: float, tol: float) -> float:
+def eq15_perturbations(V: int, rho: float, tol: float) -> int:
     r"""What paper A's Eq. 15, corrected, asks for a relative error ``tol`` of the kernel: :math:`V\ln V/(\rho\,tol)^2`.
 
     Eq. 15 bounds :math:`\|\Delta K\|_F` by about :math:`\sqrt{V\ln V/P}\;\Xi^2` with
@@ -224,23 +227,21 @@ def eq15_perturbations(V: int, rho: float, tol: float) -> float:
 
     Args:
         V: number of outputs, at least 2.
-        rho: alignment, in (0, 1].
-        tol: relative error wanted, positive.
+        rho: alignment, in [1e-9, 1].
+        tol: relative error wanted, in [1e-9, 1e9].
 
     Raises:
         ValueError: an argument out of range.
 
     Source: paper A, Eq. 15. Deviation: the paper prints :math:`\Xi`; :math:`\Xi^2` is right.
 
-    >>> round(eq15_perturbations(V=10, rho=0.5, tol=0.1))
-    9210
+    >>> eq15_perturbations(V=10, rho=0.5, tol=0.1)
+    9211
     """
-    if V < 2:
-        raise ValueError(f"V={V} must be at least 2")
-    _check_fraction("rho", rho)
-    if not tol > 0:
-        raise ValueError(f"tol={tol} must be positive")
-    return V * math.log(V) / (rho * tol) ** 2
+    _check_count("V", V, 2)
+    _check_range("rho", rho, 1e-9, 1)
+    _check_range("tol", tol, 1e-9, 1e9)
+    return _ceil(V * math.log(V) / (rho * tol) ** 2)
 
 
 def gradient_second_moment(d: int, P: int, law: Law) -> float:
@@ -256,7 +257,8 @@ def gradient_second_moment(d: int, P: int, law: Law) -> float:
         law: their law.
 
     Raises:
-        ValueError: ``d`` or ``P`` below 1, more orthonormal directions than dimensions, or a law without a formula.
+        ValueError: ``d`` or ``P`` is no positive integer, more orthonormal directions than dimensions, or a law without
+            a formula.
 
     Source: paper A takes :math:`d/P` in the bound before Eq. 12. Deviation: the terms it drops.
 
@@ -264,20 +266,31 @@ def gradient_second_moment(d: int, P: int, law: Law) -> float:
     >>> gradient_second_moment(100, 10, directions.gaussian)  # (P + d + 1) / P
     11.1
     """
-    if d < 1 or P < 1:
-        raise ValueError(f"d={d} and P={P} must both be at least 1")
+    _check_count("d", d, 1)
+    _check_count("P", P, 1)
     if law.kappa is not None:
         return 1 + (d - 2 + law.kappa) / P
     if law is sphere:
         return 1 + (d - 1) / P
-    if law is orthonormal and P <= d:
+    if law is orthonormal:
+        _check_room(P, d)
         return d / P
-    raise ValueError(f"no second moment is known for {law.name} with P={P} in d={d} dimensions")
+    raise ValueError(f"no second moment is known for {law.name}")
 
 
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"{name}={value} must be in (0, 1]")
+def _check_count(name: str, value: int, least: int) -> None:
+    if not (isinstance(value, Integral) and value >= least):
+        raise ValueError(f"{name}={value} must be an integer of at least {least}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value} must be in [{low:g}, {high:g}]")
+
+
+def _check_room(P: int, d: int) -> None:
+    if P > d:
+        raise ValueError(f"P={P} orthonormal directions do not fit into d={d} dimensions; choose P <= {d}")
 
 
 def _ceil(value: float) -> int:

@@ -7,6 +7,7 @@
     return ceil((2 * Math.log(2 * V) + Math.log(1 / delta)) / (eps ** 2 / 4 - eps ** 3 / 6));
   };
   const eq15 = ({ rho, tol, V }) => ceil((V * Math.log(V)) / (rho * tol) ** 2);
+  const PAUSE = 400; // ms without typing before a screen reader is told
 
   const start = () => {
     const form = document.getElementById("directions-calculator");
@@ -14,7 +15,8 @@
     const field = (name) => document.getElementById(`calc-${name}`);
     const scale = { rho: 1, tol: 0.01, V: 1, delta: 0.01, d: 1 };
     const show = (name, text) => (field(name).textContent = text);
-    const number = (value) => value.toLocaleString("en-GB", { maximumFractionDigits: 0 });
+    const number = (value) => value.toLocaleString("en-GB", { maximumSignificantDigits: 15 });
+    let waiting;
 
     const update = () => {
       const values = {};
@@ -27,32 +29,33 @@
         input.setAttribute("aria-invalid", String(!good));
         if (!good) {
           const label = form.querySelector(`label[for=${input.id}]`).textContent;
-          problems.push(`${label} must be ${whole ? "a whole number " : ""}from ${input.min} to ${input.max}.`);
+          const range = `from ${number(Number(input.min))} to ${number(Number(input.max))}`;
+          problems.push(`${label} must be ${whole ? "a whole number " : ""}${range}.`);
         }
         values[name] = value * scale[name];
       }
-      show("problem", problems.join(" "));
-      const outputs = { rule, jl: lemma, eq15 };
-      for (const [name, formula] of Object.entries(outputs)) {
-        show(name, problems.length ? "–" : number(formula(values)));
-      }
-      if (problems.length) return show("advice", "");
       const P = rule(values);
-      show(
-        "advice",
+      const results = { rule: P, jl: lemma(values), eq15: eq15(values) };
+      for (const [name, value] of Object.entries(results)) show(name, problems.length ? "–" : number(value));
+      const advice =
         P < values.d
-          ? `${number(P)} Gaussian directions cost ${number(2 * P)} forward passes a step.`
-          : `That is not fewer than the ${number(values.d)} parameters: as many orthonormal directions give the kernel exactly.`,
-      );
+          ? `The rule: ${number(P)} Gaussian directions, ${number(2 * P)} forward passes a step.`
+          : `The rule asks for ${number(P)} directions, no fewer than there are parameters: ${number(values.d)} orthonormal ones give the kernel exactly.`;
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        show("problem", problems.join(" "));
+        show("advice", problems.length ? "" : advice);
+      }, PAUSE);
     };
 
     for (const name of ["rho", "tol"]) {
       const slider = field(`${name}-slider`);
       slider.addEventListener("input", () => (field(name).value = slider.value));
-      field(name).addEventListener("input", () => (slider.value = field(name).value));
+      field(name).addEventListener("input", () => {
+        if (field(name).value) slider.value = field(name).value;
+      });
     }
     form.addEventListener("input", update);
-    form.addEventListener("submit", (event) => event.preventDefault());
     update();
   };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
