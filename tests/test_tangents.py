@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import reference
 import torch
@@ -141,3 +143,13 @@ def test_other_misuse_is_refused():
         T.as_function(nn.Linear(2, 1), torch.ones(1, 2))(torch.zeros(4))
     with pytest.raises(ValueError, match="no input"):
         T.jacobian(nn.Linear(2, 1), torch.ones(0, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 40), (5, 4), (1, 7)])
+def test_tangents_in_their_span_keep_the_gram_matrix_and_their_order(shape):
+    J = D.gaussian.sample(1, math.prod(shape), generator=D.generator(0), dtype=torch.float64).view(shape)
+    small = T.in_span(J)
+    rows = math.prod(shape[:-1])
+    assert small.shape == (*shape[:-1], min(rows, shape[-1]))
+    flat, same = J.reshape(rows, -1), small.reshape(rows, -1)
+    torch.testing.assert_close(same @ same.T, flat @ flat.T)

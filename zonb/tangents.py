@@ -90,6 +90,28 @@ def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return torch.stack(blocks)
 
 
+def in_span(J: torch.Tensor) -> torch.Tensor:
+    r"""Tangents with the same Gram matrix in as many dimensions as there are tangents.
+
+    The rows of :math:`R^T` where :math:`J^T = QR`. Gaussian directions know tangents by their Gram matrix alone, so
+    that projections of these have the same law as those of ``J``, at a cost without d. That holds for no other law.
+
+    Args:
+        J: n tangents in all, (..., d).
+
+    Returns:
+        (..., min(n, d)).
+
+    Source: chapter 03 of the book, "Gaussian directions see the Gram matrix only".
+
+    >>> J = torch.arange(10.0).view(2, 5)
+    >>> small = in_span(J)
+    >>> tuple(small.shape), torch.allclose(small @ small.T, J @ J.T)
+    ((2, 2), True)
+    """
+    return torch.linalg.qr(J.reshape(-1, J.shape[-1]).T).R.T.reshape(*J.shape[:-1], -1)
+
+
 def jvp(model: nn.Module, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     r"""The directional derivative :math:`J(x)u` by forward-mode differentiation, without forming :math:`J`.
 
