@@ -1,8 +1,8 @@
 """Real data sets: a small sample embedded in the package, the whole on request.
 
-Every set has one form: ``images`` (uint8, N x H x W), ``labels`` (int64, N) and ``classes``
-(one name a label). Files are checked against a SHA-256 before they are read and are read
-without pickle, so a damaged file is an error and never a wrong picture.
+Every set has one form: ``images`` (uint8, N x H x W, with a last axis of three colours where there are colours),
+``labels`` (int64, N) and ``classes`` (one name a label). Embedded files are checked against a SHA-256 before they are
+read, and all are read without pickle, so a damaged file is an error and never a wrong picture.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MNIST_RAW = {
         ("t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
     ),
 }
-_NAMES = ("mnist",)
+_SPLITS = {"mnist": SPLITS, "cifar10": ("train",), "tiny_imagenet": ("train",)}
 
 
 class DataError(RuntimeError):
@@ -50,7 +50,7 @@ class Dataset:
     """Images with their labels.
 
     Attributes:
-        images: uint8, (N, H, W).
+        images: uint8, (N, H, W) or (N, H, W, 3).
         labels: int64, (N,), values in ``range(len(classes))``.
         classes: the name of each label.
     """
@@ -80,38 +80,43 @@ def load(name: str, *, split: str = "train", source: str = "embedded") -> Datase
     """Load a data set.
 
     Args:
-        name: ``"mnist"``.
-        split: ``"train"`` or ``"test"``.
-        source: ``"embedded"`` reads the sample that ships with the package (MNIST: the first 3,000
-            training and the first 1,000 test images); ``"full"`` reads the whole set from the folder
-            ``$ZONB_DATA`` (torchvision's layout), downloading it there through torchvision if absent.
+        name: ``"mnist"``, ``"cifar10"`` or ``"tiny_imagenet"``.
+        split: ``"train"`` or, for MNIST, ``"test"``.
+        source: ``"embedded"`` reads the sample that ships with the package: the first 3,000 training and 1,000 test
+            images of MNIST; 20 images of CIFAR-10; 20 of ImageNet in the size of Tiny ImageNet, labelled ``animal``
+            and ``other``. ``"full"`` reads the folder ``$ZONB_DATA``: MNIST and CIFAR-10 in torchvision's layout,
+            downloaded there through torchvision if absent; or ``cifar10.npz`` and ``tiny_imagenet.npz`` with the
+            three arrays of a `Dataset`.
 
     Raises:
         ValueError: unknown ``name``, ``split`` or ``source``.
         DataError: the file is missing, truncated or altered; the message says what to do.
 
-    Source: LeCun, Cortes and Burges, the MNIST database (provenance and licence in ``zonb/_data/README.md``).
+    Source: LeCun, Cortes and Burges, MNIST; Krizhevsky, CIFAR-10; Russakovsky et al., ImageNet (provenance and licence
+    in ``zonb/_data/README.md``).
 
     >>> digits = load("mnist", split="test")
     >>> digits.images.shape, digits.images.dtype, digits.classes[:3]
     ((1000, 28, 28), dtype('uint8'), ('0', '1', '2'))
     """
-    for value, allowed, what in ((name, _NAMES, "name"), (split, SPLITS, "split"), (source, SOURCES, "source")):
+    for value, allowed, what in ((name, _SPLITS, "name"), (source, SOURCES, "source")):
         if value not in allowed:
             raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
+    if split not in _SPLITS[name]:
+        known = ", ".join(map(repr, _SPLITS[name]))
+        raise ValueError(f"split={split!r} is not available for {name}; choose one of {known}")
     if source == "full":
-        return _full_mnist(split)
+        return _full_mnist(split) if name == "mnist" else _full_colour(name)
     path = EMBEDDED / f"{name}-{split}.npz"
     _verify(path, _embedded_checksums().get(path.name), "restore it from the package (reinstall zonb, or git checkout)")
-    with np.load(path, allow_pickle=False) as arrays:
-        return Dataset(arrays["images"], arrays["labels"], tuple(arrays["classes"].tolist()))
+    return _read(path)
 
 
 def checksums() -> dict[str, str]:
     """SHA-256 of each embedded file as it is on disk: the data's part of a run's key.
 
     >>> sorted(checksums())
-    ['mnist-test.npz', 'mnist-train.npz']
+    ['cifar10-train.npz', 'mnist-test.npz', 'mnist-train.npz', 'tiny_imagenet-train.npz']
     """
     return {path.name: _sha256(path) for path in sorted(EMBEDDED.glob("*.npz"))}
 
@@ -149,6 +154,136 @@ def first_digits(*, source: str = "embedded") -> torch.Tensor:
     """
     test = load("mnist", split="test", source=source)
     return mnist_inputs(test.images[[test.first(digit) for digit in range(10)]])
+
+
+def binary(
+    dataset: Dataset, zero: Sequence[str], one: Sequence[str], *, per_class: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two groups of classes as a task with targets 0 and 1: the first ``per_class`` images of each group.
+
+    Args:
+        dataset: where to take the images from.
+        zero, one: names of the classes with target 0 and with target 1.
+        per_class: how many of each.
+
+    Returns:
+        The images, uint8, those with target 0 first, and the targets, float64, (2 per_class,).
+
+    Raises:
+        ValueError: a class that the set does not have, or too few images of a group.
+
+    Source: paper B, Appendix C: targets 0 and 1, N = 200.
+
+    >>> images, y = binary(load("mnist"), ["0"], ["1"], per_class=100)
+    >>> images.shape, y.sum()
+    ((200, 28, 28), np.float64(100.0))
+    """
+    chosen = []
+    for group in (zero, one):
+        if unknown := sorted(set(group) - set(dataset.classes)):
+            raise ValueError(f"no class {', '.join(map(repr, unknown))}; the set has {', '.join(dataset.classes)}")
+        (hits,) = np.nonzero(np.isin(dataset.labels, [dataset.classes.index(name) for name in group]))
+        if not 1 <= per_class <= len(hits):
+            raise ValueError(f"per_class={per_class} must be in 1..{len(hits)}, the images of {', '.join(group)}")
+        chosen.append(hits[:per_class])
+    return dataset.images[np.concatenate(chosen)], np.repeat([0.0, 1.0], per_class)
+
+
+def grey_8x8(images: np.ndarray, *, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Images as 64 grey pixels in [0, 1]: luminance (ITU-R 601), then antialiased bilinear resizing to 8 x 8.
+
+    Args:
+        images: uint8, (N, H, W) or (N, H, W, 3).
+        dtype: floating type of the result; float32 if not given.
+
+    Returns:
+        (N, 64), row by row.
+
+    Source: paper B, Appendix C.3. Deviation: the paper does not say how it resizes.
+
+    >>> tuple(grey_8x8(load("cifar10").images).shape)
+    (20, 64)
+    """
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    pixels = torch.from_numpy(images)
+    pixels = pixels.movedim(-1, 1) if pixels.ndim == 4 else pixels.unsqueeze(1)
+    pixels = pixels.to(dtype or torch.float32) / 255
+    grey = functional.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+    return functional.resize(grey, [8, 8], antialias=True).flatten(1)
+
+
+def unit_vectors(n: int, d: int, *, generator: torch.Generator, positive: bool = False) -> torch.Tensor:
+    r"""Points drawn uniformly on the unit sphere of :math:`R^d` (for d = 2: the circle), float64.
+
+    Args:
+        n: number of points.
+        d: their dimension.
+        generator: the source of randomness.
+        positive: fold them into the part where all coordinates are positive.
+
+    Returns:
+        (n, d), rows of length 1.
+
+    Raises:
+        ValueError: ``n`` or ``d`` below 1.
+
+    Source: paper B, Section 4. Deviation: the paper calls the circle S^2; its published code draws the positive
+    quadrant only, its text the whole circle.
+
+    >>> import torch
+    >>> unit_vectors(3, 2, generator=torch.Generator().manual_seed(0)).norm(dim=1).tolist()
+    [1.0..., 1.0..., 1.0...]
+    """
+    import torch
+
+    if n < 1 or d < 1:
+        raise ValueError(f"n={n} and d={d} must both be at least 1")
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x.abs() if positive else x
+
+
+def _read(path: Path) -> Dataset:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Dataset(arrays["images"], arrays["labels"], tuple(arrays["classes"].tolist()))
+
+
+def _full_colour(name: str) -> Dataset:
+    wanted = f"{name}.npz with arrays images (uint8, N x H x W x 3), labels (int64, N) and classes"
+    folder = os.environ.get("ZONB_DATA")
+    if not folder:
+        raise DataError(f'source="full" needs a folder: set ZONB_DATA to one that holds {wanted}')
+    path = Path(folder) / f"{name}.npz"
+    if not path.is_file():
+        if name == "cifar10":
+            return _downloaded_cifar10(Path(folder), wanted)
+        raise DataError(f"{path.name} is not in ZONB_DATA: make {wanted} from the official archive, and put it there")
+    try:
+        dataset = _read(path)
+    except Exception as error:
+        raise DataError(f"{path.name} cannot be read ({error}): it must be {wanted}") from error
+    shapes = dataset.images.ndim == 4 and dataset.images.shape[-1] == 3 and len(dataset.images) == len(dataset.labels)
+    kinds = dataset.images.dtype == np.uint8 and dataset.labels.dtype == np.int64
+    if not (shapes and kinds and set(dataset.labels.tolist()) <= set(range(len(dataset.classes)))):
+        raise DataError(f"{path.name} has arrays of another form: it must be {wanted}")
+    return dataset
+
+
+def _downloaded_cifar10(folder: Path, wanted: str) -> Dataset:
+    from torchvision.datasets import CIFAR10
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".zonb.lock"):
+            images = CIFAR10(folder, download=True)  # torchvision checks its files by their MD5
+    except Exception as error:
+        raise DataError(
+            f"CIFAR-10 is not in ZONB_DATA, and torchvision could not download it ({error}). Put {wanted} there, "
+            "or connect to the network and try again"
+        ) from error
+    return Dataset(images.data, np.array(images.targets, dtype=np.int64), tuple(images.classes))
 
 
 def _full_mnist(split: str) -> Dataset:

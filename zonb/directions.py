@@ -6,6 +6,7 @@ What tells the laws apart is the fourth moment :math:`\kappa = E[u_k^4]` (Gaussi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,6 +43,70 @@ class Law:
         if P < 1 or d < 1:
             raise ValueError(f"P={P} and d={d} must both be at least 1")
         return self._draw(P, d, generator, dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    r"""The two directions of a neural zeroth-order kernel, :math:`\zeta` and z, which may share their randomness.
+
+    .. math:: z = m_z\mathbf 1 + \sigma_z u, \qquad
+        \zeta = m_\zeta\mathbf 1 + \sigma_\zeta\left(r\,u + \sqrt{1-r^2}\,v\right)
+
+    with u and v independent, both of law ``law`` (mean 0, covariance I).
+
+    Attributes:
+        law: the law of u and v.
+        shared: the correlation r, in [0, 1]; 0: independent, 1: :math:`\zeta` has the randomness of z.
+        sigma_z, sigma_zeta: standard deviations of the entries, positive.
+        mean_z, mean_zeta: the means :math:`m_z` and :math:`m_\zeta`.
+
+    Raises:
+        ValueError: a number out of range, or a law whose directions depend on each other.
+
+    Source: paper B, Theorem 1 (r = 0) and Corollary 2 (r = 1). Deviation: an r in between is ours; the paper writes
+    :math:`\mu` for the means, which is the smoothing radius here.
+
+    >>> zeta, z = Pair(law=gaussian, shared=1.0).sample(4, 3, generator=generator(0))
+    >>> bool((zeta == z).all())
+    True
+    """
+
+    law: Law
+    shared: float = 0.0
+    sigma_z: float = 1.0
+    sigma_zeta: float = 1.0
+    mean_z: float = 0.0
+    mean_zeta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not self.law.independent:
+            raise ValueError(
+                f"{self.law.name} directions depend on each other; a pair needs a law of single directions"
+            )
+        if not 0 <= self.shared <= 1:
+            raise ValueError(f"shared={self.shared} must be in [0, 1]: 0 for independent, 1 for identical randomness")
+        for name in ("sigma_z", "sigma_zeta"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be positive and finite; it is a standard deviation"
+                )
+        if not (math.isfinite(self.mean_z) and math.isfinite(self.mean_zeta)):
+            raise ValueError(f"mean_z={self.mean_z} and mean_zeta={self.mean_zeta} must be finite")
+
+    def sample(
+        self, M: int, d: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Draw ``M`` pairs: :math:`\zeta` and z, (M, d) each.
+
+        >>> [tuple(rows.shape) for rows in Pair(law=gaussian).sample(2, 3, generator=generator(0))]
+        [(2, 3), (2, 3)]
+        """
+        u = mixed = self.law.sample(M, d, generator=generator, dtype=dtype)
+        if self.shared < 1:
+            v = self.law.sample(M, d, generator=generator, dtype=dtype)
+            mixed = self.shared * u + math.sqrt(1 - self.shared**2) * v
+        return self.mean_zeta + self.sigma_zeta * mixed, self.mean_z + self.sigma_z * u
 
 
 def generator(seed: int, *path: int) -> torch.Generator:

@@ -1,6 +1,8 @@
-r"""The empirical neural tangent kernel (eNTK) and its random projections.
+r"""The empirical neural tangent kernel (eNTK), its random projections, and the neural zeroth-order kernel (NZK).
 
-For two inputs, :math:`J_o, J_u \in R^{V\times d}` are their Jacobians; a kernel block is V x V.
+For two inputs, :math:`J_o, J_u \in R^{V\times d}` are their Jacobians; an eNTK block is V x V. For N inputs of a model
+with one output, :math:`X \in R^{N\times d}` holds their tangents as rows (the inputs themselves if it is linear); an
+NZK is N x N.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from zonb.directions import Law
+from zonb.directions import Law, Pair
 
 
 def entk(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:
@@ -119,6 +121,79 @@ def prefix_kernels(Y_o: torch.Tensor, Y_u: torch.Tensor, at: Sequence[int]) -> t
     sums = [torch.einsum("p...i,p...j->...ij", Y_o[start:stop], Y_u[start:stop]) for start, stop in pairwise(bounds)]
     counts = torch.tensor(at, dtype=Y_o.dtype).view(-1, *[1] * sums[0].ndim)
     return torch.stack(sums).cumsum(0) / counts
+
+
+def nzk(X: torch.Tensor, zeta: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    r"""The neural zeroth-order kernel of given directions, :math:`\frac1M\sum_m(\zeta_m^Tz_m)\,(X\zeta_m)(Xz_m)^T`.
+
+    Entry (i, j) of one draw is :math:`\langle\langle\zeta,x_i\rangle\zeta,\;\langle z,x_j\rangle z\rangle`: the tangent
+    at i estimated along :math:`\zeta`, that at j along z. A single draw has rank 1, and is not symmetric unless
+    :math:`\zeta` and z are parallel; for :math:`\zeta=z` it is :math:`|z|^2` times the projected eNTK with P = 1.
+
+    Args:
+        X: tangents, (N, d).
+        zeta, z: directions as rows, (M, d) each; used pairwise.
+
+    Returns:
+        (N, N), the mean over the M draws.
+
+    Raises:
+        ValueError: directions of another shape than (M, d).
+
+    Source: paper B, Eq. 5 and 16, for models that are linear in their parameters, where the finite difference is exact.
+
+    >>> nzk(torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 2.0]]))
+    tensor([[3., 6.],
+            [3., 6.]])
+    """
+    if X.ndim != 2 or zeta.ndim != 2 or zeta.shape != z.shape or zeta.shape[1] != X.shape[1] or len(z) == 0:
+        raise ValueError(
+            f"directions have shapes {tuple(zeta.shape)} and {tuple(z.shape)}, tangents {tuple(X.shape)}; expected "
+            "(M, d) twice and (N, d), with the same d and M at least 1"
+        )
+    return ((zeta @ X.T) * (zeta * z).sum(1, keepdim=True)).T @ (z @ X.T) / len(z)
+
+
+def sampled_nzk(
+    X: torch.Tensor, pair: Pair, draws: int, *, generator: torch.Generator, chunk: int = 1024
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""The mean of `nzk` over fresh draws of a pair of directions, with its standard error, entry by entry.
+
+    Sums and sums of squares are matrix products over chunks of draws; memory is ``chunk * (2 d + 2 N)`` numbers and
+    a few N x N matrices, whatever ``draws`` is. `zonb.theory.expected_nzk` is its expectation, of the same arguments.
+
+    Args:
+        X: tangents, (N, d).
+        pair: the law of the two directions.
+        draws: how many, at least 2.
+        generator: the source of randomness.
+        chunk: draws alive at a time.
+
+    Returns:
+        Mean and standard error, (N, N) each.
+
+    Raises:
+        ValueError: ``draws`` below 2 or ``chunk`` below 1.
+
+    Source: paper B, Section 4 (10,000 draws).
+
+    >>> from zonb import directions
+    >>> pair = directions.Pair(law=directions.gaussian, shared=1.0)
+    >>> mean, sem = sampled_nzk(torch.eye(2), pair, 20_000, generator=directions.generator(0))
+    >>> bool((abs(mean - 4 * torch.eye(2)) < 5 * sem).all())  # d + 2 = 4
+    True
+    """
+    if draws < 2 or chunk < 1:
+        raise ValueError(f"draws={draws} must be at least 2, for a standard error, and chunk={chunk} at least 1")
+    N, d = X.shape
+    total, squares = X.new_zeros(N, N), X.new_zeros(N, N)
+    for start in range(0, draws, chunk):
+        zeta, z = pair.sample(min(chunk, draws - start), d, generator=generator, dtype=X.dtype)
+        left, right = (zeta @ X.T) * (zeta * z).sum(1, keepdim=True), z @ X.T
+        total.addmm_(left.T, right)
+        squares.addmm_(left.square_().T, right.square_())
+    mean = total / draws
+    return mean, ((squares / draws - mean.square()).clamp_min(0) / (draws - 1)).sqrt()
 
 
 def alignment(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -51,6 +53,33 @@ def lenet(*, seed: int, width: float = 1.0, extra_layers: int = 0) -> nn.Sequent
         for _ in range(extra_layers):
             layers += [nn.Linear(last, last), nn.Tanh()]
         return nn.Sequential(*layers, nn.Linear(last, 10))
+
+
+def mlp(sizes: Sequence[int] = (64, 10, 5, 1), *, seed: int) -> nn.Sequential:
+    """Paper B's ReLU network, freshly initialised: 711 parameters for 64-10-5-1, 51 for 2-5-5-1.
+
+    Weights and biases follow torch's defaults, drawn from ``seed`` alone.
+
+    Args:
+        sizes: numbers of units from the inputs to the outputs, at least two.
+        seed: seed of the weights.
+
+    Raises:
+        ValueError: fewer than two layers of units, or one without units.
+
+    Source: paper B, Appendix C.3. Deviation: the paper does not say how it initialises.
+
+    >>> [sum(p.numel() for p in mlp(sizes, seed=0).parameters()) for sizes in ((64, 10, 5, 1), (2, 5, 5, 1))]
+    [711, 51]
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes={tuple(sizes)} must name at least two layers of at least one unit each")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
 
 
 def trained_lenet(

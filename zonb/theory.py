@@ -3,11 +3,12 @@ r"""Closed forms that the experiments are held against."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
 
-from zonb.directions import Law, orthonormal, sphere
+from zonb.directions import Law, Pair, orthonormal, sphere
 from zonb.kernels import entk
 
 
@@ -276,6 +277,261 @@ def gradient_second_moment(d: int, P: int, law: Law) -> float:
         _check_room(P, d)
         return d / P
     raise ValueError(f"no second moment is known for {law.name}")
+
+
+def expected_nzk(X: torch.Tensor, pair: Pair) -> torch.Tensor:
+    r"""The expectation of `zonb.kernels.nzk`, for every pair of directions that `Pair` describes.
+
+    With :math:`K = XX^T`, :math:`s = X\mathbf 1`, :math:`\alpha = r\sigma_\zeta`, :math:`\beta = \sigma_z` and
+    :math:`c = E[|u|^2u_k^2]`, which is :math:`d - 1 + \kappa` for independent entries:
+
+    .. math:: E\,NZK = a\,K + b\,ss^T, \qquad
+        a = c\,\alpha^2\beta^2 + (1-r^2)\sigma_\zeta^2\sigma_z^2 + d\,m_\zeta m_z\alpha\beta,
+
+    .. math:: b = d\,m_\zeta m_z(m_\zeta m_z + \alpha\beta) + (\beta m_\zeta + \alpha m_z)^2
+        + (1-r^2)\sigma_\zeta^2m_z^2.
+
+    Theorem 1 is r = 0; with means 0 and equal deviations, r = 1 is Corollary 2, :math:`(d - 1 + \kappa)\sigma^4K`.
+    Assumes that odd moments up to the third vanish, as they do for every law of `zonb.directions`.
+
+    Args:
+        X: tangents, (N, d).
+        pair: the law of the two directions.
+
+    Returns:
+        (N, N), symmetric and positive semidefinite for means 0; singular whenever N exceeds d.
+
+    Source: paper B, Eq. 6, 8 and 9. Deviation: r between 0 and 1, and identical directions with a mean, are ours; Eq. 8
+    needs identically distributed entries, as Appendix B.3 says and the corollary does not.
+
+    >>> from zonb import directions
+    >>> expected_nzk(torch.eye(2), directions.Pair(law=directions.gaussian, shared=1.0, sigma_z=2.0, sigma_zeta=2.0))
+    tensor([[64.,  0.],
+            [ 0., 64.]])
+    """
+    d = X.shape[-1]
+    alpha, beta, own = pair.shared * pair.sigma_zeta, pair.sigma_z, (1 - pair.shared**2) * pair.sigma_zeta**2
+    means = pair.mean_zeta * pair.mean_z
+    a = gradient_second_moment(d, 1, pair.law) * (alpha * beta) ** 2 + own * beta**2 + d * means * alpha * beta
+    b = d * means * (means + alpha * beta) + (beta * pair.mean_zeta + alpha * pair.mean_z) ** 2 + own * pair.mean_z**2
+    s = X.sum(-1)
+    return a * entk(X, X) + b * torch.outer(s, s)
+
+
+def evolve(
+    K: torch.Tensor, f_0: torch.Tensor, y: torch.Tensor, eta: float, steps: Sequence[int] | torch.Tensor
+) -> torch.Tensor:
+    r"""Outputs of gradient descent in function space, :math:`f_t = y + (I - \eta K/N)^t(f_0 - y)`, all t at once.
+
+    One eigendecomposition :math:`K/N = V\Lambda V^T`, then powers of numbers: :math:`(1-\eta\lambda_i)^t`. Converges
+    iff :math:`0 < \eta\lambda_i < 2` for every positive eigenvalue, to y plus the part of :math:`f_0 - y` that K does
+    not reach.
+
+    Args:
+        K: a symmetric kernel, (N, N); not yet divided by N.
+        f_0: outputs at the start, (N,).
+        y: targets, (N,).
+        eta: step size.
+        steps: the t wanted, (T,), each at least 0.
+
+    Returns:
+        (T, N), float64.
+
+    Raises:
+        ValueError: K is not symmetric or not of shape (N, N), or a negative step.
+
+    Source: paper B, Eq. 7, 12 and 24. Deviation: the paper takes the limit to be y, which needs an invertible K, and
+    :math:`1-\eta\lambda<1` for convergence, which is not enough.
+
+    >>> evolve(torch.eye(2), torch.zeros(2), torch.tensor([1.0, 2.0]), 1.0, [0, 1, 2])  # N = 2 halves the step
+    tensor([[0.0000, 0.0000],
+            [0.5000, 1.0000],
+            [0.7500, 1.5000]], dtype=torch.float64)
+    """
+    values, vectors = _spectrum(K)
+    coefficients = vectors.T @ (f_0 - y).double()
+    return y.double() + (_powers(1 - eta * values, steps) * coefficients) @ vectors.T
+
+
+def loss_of_mean(
+    K: torch.Tensor, f_0: torch.Tensor, y: torch.Tensor, eta: float, steps: Sequence[int] | torch.Tensor
+) -> torch.Tensor:
+    r"""The loss :math:`\frac1{2N}|f_t - y|^2` along `evolve`, without forming :math:`f_t`.
+
+    For a zeroth-order method whose kernel has the expectation K this is the loss of the mean outputs; the mean of the
+    loss is larger (`mean_loss`).
+
+    Args:
+        K, f_0, y, eta, steps: as in `evolve`.
+
+    Returns:
+        (T,), float64.
+
+    Source: paper B, the curves of Fig. 1, 2, 9, 11 and 15.
+
+    >>> loss_of_mean(torch.eye(2), torch.zeros(2), torch.tensor([1.0, 2.0]), 1.0, [0, 1])
+    tensor([1.2500, 0.3125], dtype=torch.float64)
+    """
+    values, vectors = _spectrum(K)
+    coefficients = vectors.T @ (f_0 - y).double()
+    return (_powers(1 - eta * values, steps) * coefficients).square().sum(1) / (2 * len(y))
+
+
+def second_moment_step(C: torch.Tensor, X: torch.Tensor, eta: float, P: int, law: Law) -> torch.Tensor:
+    r"""One step of :math:`C_t = E[(f_t-y)(f_t-y)^T]` for ZO-SGD on a linear(ised) model with squared loss, exactly.
+
+    With fresh directions :math:`f_{t+1} - y = (I - \frac\eta N XUU^TX^T)(f_t - y)`, so that with
+    :math:`\bar K = XX^T/N` and :math:`M = X^TCX/N`
+
+    .. math:: C \leftarrow C - \eta(\bar KC + C\bar K) + \frac{\eta^2}N X\left((1-\tfrac1P)M + \tfrac1P F(M)\right)X^T
+
+    where :math:`F(M) = E[uu^TMuu^T]` is :math:`2M + \mathrm{tr}(M)I + (\kappa-3)\mathrm{diag}(M)` for independent
+    entries and :math:`\frac d{d+2}(2M + \mathrm{tr}(M)I)` on the sphere. For Gaussian directions the last term is
+    :math:`\eta^2((1+\frac1P)\bar KC\bar K + \frac1P\mathrm{tr}(C\bar K)\bar K)`.
+
+    Args:
+        C: second moment of the residuals, (N, N), symmetric.
+        X: tangents, (N, d).
+        eta: step size; the loss is :math:`\frac1{2N}|f-y|^2`, over all N inputs.
+        P: directions a step.
+        law: their law.
+
+    Returns:
+        (N, N).
+
+    Raises:
+        ValueError: ``P`` below 1, or a law without a formula.
+
+    Source: new; neither paper looks beyond one step or the mean.
+
+    >>> from zonb import directions
+    >>> one = torch.ones(1, 1)  # E(1 - eta u^2)^2 = 1 - 2 eta + 3 eta^2
+    >>> second_moment_step(one, one, 0.5, 1, directions.gaussian).item()
+    0.75
+    """
+    _check_count("P", P, 1)
+    N, d = X.shape
+    M = X.T @ C @ X / N
+    spread = 2 * M + M.trace() * torch.eye(d, dtype=M.dtype)
+    if law.kappa is not None:
+        spread = spread + (law.kappa - 3) * torch.diag(M.diagonal())
+    elif law is sphere:
+        spread = d / (d + 2) * spread
+    else:
+        raise ValueError(f"no second-moment recursion is known for {law.name}")
+    drift = X @ (X.T @ C) / N
+    return C - eta * (drift + drift.T) + eta**2 / N * X @ ((1 - 1 / P) * M + spread / P) @ X.T
+
+
+def mean_loss(
+    K: torch.Tensor, f_0: torch.Tensor, y: torch.Tensor, eta: float, P: int, steps: Sequence[int] | torch.Tensor
+) -> torch.Tensor:
+    r"""The exact mean :math:`\frac1{2N}E|f_t-y|^2` of ZO-SGD with Gaussian directions, for all t at once.
+
+    In the eigenbasis of :math:`K/N` the mean squares :math:`c_i = E(v_i^T(f_t-y))^2` obey :math:`c \leftarrow Bc` with
+    the symmetric :math:`B = \mathrm{diag}((1-\eta\lambda_i)^2 + \eta^2\lambda_i^2/P) + \frac{\eta^2}P\lambda\lambda^T`:
+    one more eigendecomposition, then powers.
+
+    Args:
+        K, f_0, y, eta, steps: as in `evolve`; K is the first-order kernel :math:`XX^T` of a linear(ised) model.
+        P: fresh directions a step.
+
+    Returns:
+        (T,), float64; infinite where it overflows.
+
+    Source: new; the trace of `second_moment_step`.
+
+    >>> mean_loss(torch.ones(1, 1), torch.ones(1), torch.zeros(1), 0.5, 1, [0, 1])
+    tensor([0.5000, 0.3750], dtype=torch.float64)
+    """
+    _check_count("P", P, 1)
+    values, vectors = _spectrum(K)
+    squares = (vectors.T @ (f_0 - y).double()).square()
+    B = torch.diag((1 - eta * values) ** 2 + eta**2 * values**2 / P) + eta**2 / P * torch.outer(values, values)
+    rates, modes = torch.linalg.eigh(B)
+    weights = modes.sum(0) * (modes.T @ squares)
+    return (_powers(rates, steps) * weights).sum(1) / (2 * len(y))
+
+
+def stable_step(K: torch.Tensor, P: float) -> float:
+    r"""The step size below which ZO-SGD with P Gaussian directions is stable in mean square on a squared loss.
+
+    The root :math:`\eta` of :math:`\frac\eta P\sum_i\frac{\lambda_i}{2-\eta\lambda_i(1+1/P)} = 1`, with
+    :math:`\lambda_i` the positive eigenvalues of :math:`K/N`; above it :math:`E|f_t-y|^2` grows without bound. It is at
+    least :math:`2/(\lambda_{max}(1+1/P) + \mathrm{tr}(K/N)/P)`, with equality if these eigenvalues are equal; for
+    :math:`P=\infty` it is first order's :math:`2/\lambda_{max}`.
+
+    Args:
+        K: the first-order kernel :math:`XX^T`, (N, N), not divided by N and not zero.
+        P: fresh directions a step; ``math.inf`` for the first-order method.
+
+    Raises:
+        ValueError: K is zero or not symmetric, or P below 1.
+
+    Source: new.
+
+    >>> stable_step(torch.ones(1, 1), 1), stable_step(torch.ones(1, 1), math.inf)  # E(1 - eta u^2)^2 < 1: eta < 2/3
+    (0.6666..., 2.0)
+    """
+    if not P >= 1:
+        raise ValueError(f"P={P} must be at least 1")
+    values, _ = _spectrum(K)
+    top = values.max().item()
+    if not top > 0:
+        raise ValueError("the kernel has no positive eigenvalue: every step size is stable, and none does anything")
+    values = values[values > 0]
+    low, high = 0.0, 2 / (top * (1 + 1 / P))
+    if P == math.inf:
+        return high
+    for _ in range(100):  # the left side rises from 0 to infinity
+        middle = (low + high) / 2
+        room = 2 - middle * values * (1 + 1 / P)
+        if (room <= 0).any() or middle / P * (values / room).sum() >= 1:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def effective_rank(K: torch.Tensor) -> float:
+    r"""Effective rank :math:`\mathrm{tr}K/\lambda_{max}`, between 1 and the rank.
+
+    Args:
+        K: a symmetric kernel, (N, N), not zero.
+
+    Raises:
+        ValueError: K is zero or not symmetric.
+
+    >>> effective_rank(torch.diag(torch.tensor([4.0, 2.0, 2.0])))
+    2.0
+    """
+    values, _ = _spectrum(K)
+    if not values.max() > 0:
+        raise ValueError("the kernel has no positive eigenvalue; it has no effective rank")
+    return (values.sum() / values.max()).item()
+
+
+def _spectrum(K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues and eigenvectors of K/N in float64; eigenvalues within rounding of zero are zero."""
+    if K.ndim != 2 or K.shape[0] != K.shape[1]:
+        raise ValueError(f"K has shape {tuple(K.shape)}; expected (N, N)")
+    off = torch.linalg.matrix_norm(K - K.T).item()
+    size = torch.linalg.matrix_norm(K).item()
+    if not off <= 1e3 * torch.finfo(K.dtype).eps * size:
+        raise ValueError(
+            f"K is not symmetric (by {off:.3g} where its norm is {size:.3g}): take the expected kernel, or (K + K.T)/2"
+        )
+    K = K.double()
+    values, vectors = torch.linalg.eigh((K + K.T) / (2 * len(K)))
+    rounding = len(K) * torch.finfo(torch.float64).eps * values.abs().max()
+    return torch.where(values.abs() <= rounding, 0.0, values), vectors
+
+
+def _powers(bases: torch.Tensor, steps: Sequence[int] | torch.Tensor) -> torch.Tensor:
+    steps = torch.as_tensor(steps)
+    if steps.ndim != 1 or len(steps) == 0 or (steps < 0).any():
+        raise ValueError("steps must be a list of whole numbers of at least 0, not empty")
+    return bases ** steps.double().unsqueeze(1)
 
 
 def _check_count(name: str, value: int, least: int) -> None:

