@@ -1,5 +1,6 @@
 """Slow twins, written as the papers write the formulas; nothing here calls the code it checks."""
 
+import itertools
 import math
 
 import torch
@@ -63,3 +64,36 @@ def estimated_alignment(Y_o, Y_u):
 def log_softmax_jacobian(logits):
     """A by automatic differentiation."""
     return jacrev(lambda z: torch.log_softmax(z, -1))(logits)
+
+
+def nzk(X, zeta, z):
+    """Paper B's Eq. 5 for a linear model, draw by draw and entry by entry, with a finite difference of size 1."""
+    N = len(X)
+    total = torch.zeros(N, N, dtype=X.dtype)
+    for a, b in zip(zeta, z, strict=True):
+        for i in range(N):
+            for j in range(N):
+                left = (X[i] @ (X[i] + a) - X[i] @ (X[i] - a)) / 2 * a
+                right = (X[j] @ (X[j] + b) - X[j] @ (X[j] - b)) / 2 * b
+                total[i, j] += left @ right
+    return total / len(z)
+
+
+def evolve(K, f, y, eta, steps):
+    """Eq. 20, one step after the other."""
+    outputs = [f]
+    for _ in range(steps):
+        f = f - eta / len(y) * K @ (f - y)
+        outputs.append(f)
+    return torch.stack(outputs)
+
+
+def second_moment_over_signs(C, X, eta, P):
+    """E of (I - eta X U U^T X^T / N) C (...)^T over all Rademacher directions, by enumeration."""
+    N, d = X.shape
+    signs = [torch.tensor(s, dtype=X.dtype) for s in itertools.product((-1.0, 1.0), repeat=d)]
+    total, count = torch.zeros_like(C), 0
+    for chosen in itertools.product(signs, repeat=P):
+        step = torch.eye(N, dtype=X.dtype) - eta / N * sum(torch.outer(X @ u, X @ u) for u in chosen) / P
+        total, count = total + step @ C @ step.T, count + 1
+    return total / count

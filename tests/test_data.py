@@ -63,7 +63,7 @@ def test_a_damaged_file_is_an_error_and_never_a_picture(embedded, damage):
 
 @pytest.mark.parametrize("given", [{"name": "emnist"}, {"split": "valid"}, {"source": "web"}])
 def test_unknown_choices_are_refused_with_the_known_ones(given):
-    with pytest.raises(ValueError, match=r"is not available; choose one of '"):
+    with pytest.raises(ValueError, match=r"is not available.*; choose one of '"):
         data.load(**{"name": "mnist", **given})
 
 
@@ -140,3 +140,94 @@ def test_a_download_lands_where_it_is_read(small_full, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", download)
     assert len(data.load("mnist", split="test", source="full")) == 5
+
+
+def test_embedded_colour_images_have_the_documented_form():
+    for name, size, labels in (("cifar10", 32, 10), ("tiny_imagenet", 64, 2)):
+        sample = data.load(name)
+        assert sample.images.shape == (20, size, size, 3) and sample.images.dtype == np.uint8
+        assert sample.labels.dtype == np.int64 and len(sample.classes) == labels
+    animals = ("bird", "cat", "deer", "dog", "frog", "horse")
+    cifar = data.load("cifar10")
+    assert sum(cifar.classes[label] in animals for label in cifar.labels) == 10
+    with pytest.raises(ValueError, match=r"split='test' is not available for cifar10; choose one of 'train'"):
+        data.load("cifar10", split="test")
+
+
+def test_full_colour_sets_are_read_from_the_folder_and_refused_in_another_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    sample = data.load("cifar10")
+    arrays = {"images": sample.images, "labels": sample.labels, "classes": np.array(sample.classes)}
+    np.savez(tmp_path / "tiny_imagenet.npz", **arrays)
+    full = data.load("tiny_imagenet", source="full")
+    np.testing.assert_array_equal(full.images, sample.images)
+    for wrong in ({"images": sample.images[..., 0]}, {"labels": sample.labels + 9}, {"images": sample.images / 255.0}):
+        np.savez(tmp_path / "tiny_imagenet.npz", **{**arrays, **wrong})
+        with pytest.raises(data.DataError, match=r"arrays of another form: it must be tiny_imagenet\.npz"):
+            data.load("tiny_imagenet", source="full")
+    (tmp_path / "tiny_imagenet.npz").write_bytes(b"no archive")
+    with pytest.raises(data.DataError, match="cannot be read"):
+        data.load("tiny_imagenet", source="full")
+    (tmp_path / "tiny_imagenet.npz").unlink()
+    with pytest.raises(data.DataError, match="from the official archive"):
+        data.load("tiny_imagenet", source="full")
+    monkeypatch.delenv("ZONB_DATA")
+    with pytest.raises(data.DataError, match=r"set ZONB_DATA to one that holds cifar10\.npz"):
+        data.load("cifar10", source="full")
+
+
+def test_cifar10_is_downloaded_if_absent_and_the_failure_names_both_ways(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    sample = data.load("cifar10")
+
+    class Downloaded:
+        def __init__(self, root, download):
+            if offline:
+                raise RuntimeError("no network")
+            self.data, self.targets, self.classes = sample.images, sample.labels.tolist(), list(sample.classes)
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Downloaded)
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    offline = False
+    np.testing.assert_array_equal(data.load("cifar10", source="full").labels, sample.labels)
+    offline = True
+    with pytest.raises(data.DataError, match=r"could not download it \(no network\)\. Put cifar10\.npz"):
+        data.load("cifar10", source="full")
+
+
+def test_binary_takes_the_first_of_each_group_in_order():
+    digits = data.load("mnist")
+    images, y = data.binary(digits, ["3"], ["5", "6"], per_class=7)
+    assert y.tolist() == [0.0] * 7 + [1.0] * 7
+    zero = [k for k, label in enumerate(digits.labels) if label == 3][:7]
+    one = [k for k, label in enumerate(digits.labels) if label in (5, 6)][:7]
+    np.testing.assert_array_equal(images, digits.images[zero + one])
+    with pytest.raises(ValueError, match="no class 'bird'"):
+        data.binary(digits, ["bird"], ["5"], per_class=7)
+    with pytest.raises(ValueError, match=r"per_class=11 must be in 1\.\.10"):
+        data.binary(data.load("cifar10"), ["cat", "dog", "frog", "horse"], ["ship"], per_class=11)
+
+
+def test_grey_8x8_keeps_a_flat_image_and_its_luminance():
+    flat = np.zeros((1, 32, 32, 3), np.uint8)
+    flat[..., 0], flat[..., 1] = 100, 200
+    grey = data.grey_8x8(flat, dtype=torch.float64)
+    assert grey.shape == (1, 64) and grey.dtype == torch.float64
+    luminance = (0.2989 * 100 + 0.587 * 200) / 255
+    torch.testing.assert_close(grey, torch.full((1, 64), luminance, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+    step = np.zeros((1, 32, 32), np.uint8)
+    step[:, :, 16:] = 255
+    rows = data.grey_8x8(step).view(8, 8)
+    assert (rows.diff(dim=1) >= 0).all() and rows[0, 0] < 1e-6 < 1 - 1e-6 < rows[0, -1]  # left to right
+
+
+def test_unit_vectors_are_uniform_and_may_be_folded():
+    g = torch.Generator().manual_seed(0)
+    x = data.unit_vectors(20_000, 3, generator=g)
+    torch.testing.assert_close(x.norm(dim=1), torch.ones(20_000, dtype=torch.float64))
+    second = (x[:, :, None] * x[:, None]).mean(0)
+    assert (second - torch.eye(3) / 3).abs().max() < 5 * (4 / 45 / 20_000) ** 0.5 < (second - torch.eye(3)).abs().max()
+    assert (data.unit_vectors(100, 2, generator=g, positive=True) >= 0).all() and (x < 0).any()
+    with pytest.raises(ValueError, match="must both be at least 1"):
+        data.unit_vectors(0, 2, generator=g)

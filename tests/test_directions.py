@@ -76,3 +76,36 @@ def test_empty_samples_are_refused(P, dimension):
 def test_more_orthonormal_directions_than_dimensions_are_refused():
     with pytest.raises(ValueError, match=r"P=7 .* d=6"):
         D.orthonormal.sample(7, 6, generator=D.generator(0))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.6, 1.0])
+def test_a_pair_has_its_means_deviations_and_correlation(shared):
+    pair = D.Pair(law=D.laplace, shared=shared, sigma_z=2.0, sigma_zeta=0.5, mean_z=0.7, mean_zeta=-1.1)
+    zeta, z = pair.sample(40_000, 3, generator=D.generator(4), dtype=torch.float64)
+    for rows, mean, sigma in ((zeta, -1.1, 0.5), (z, 0.7, 2.0)):
+        sem = sigma / rows.numel() ** 0.5
+        assert abs(rows.mean() - mean) < 5 * sem < abs(rows.mean())
+        square = (rows - mean) ** 2
+        error = square.std() / square.numel() ** 0.5
+        assert abs(square.mean() - sigma**2) < 5 * error < abs(square.mean() - sigma)  # a deviation, no variance
+    product = ((zeta + 1.1) * (z - 0.7)).flatten()
+    error = product.std() / product.numel() ** 0.5
+    assert abs(product.mean() - shared) < 5 * error
+    assert abs(product.mean() - (shared**2 if 0 < shared < 1 else 0.5)) > 5 * error
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"law": D.orthonormal},
+        {"shared": 1.1},
+        {"shared": -0.1},
+        {"sigma_z": 0.0},
+        {"sigma_zeta": -1.0},
+        {"mean_z": float("nan")},
+        {"sigma_z": float("inf")},
+    ],
+)
+def test_impossible_pairs_are_refused(given):
+    with pytest.raises(ValueError, match=r"must be|depend on each other"):
+        D.Pair(**{"law": D.gaussian, **given})

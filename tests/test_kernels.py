@@ -200,3 +200,59 @@ def test_estimates_that_cannot_be_are_refused():
     for constant in (torch.full((3, 3), 0.1), 0.1 * torch.arange(3.0)[:, None] + 0.7 * torch.arange(3.0)):
         with pytest.raises(ValueError, match="zero after centring"):
             K.cka(constant, torch.eye(3))
+
+
+X = tangents(4, rows=5, columns=4)
+
+
+def test_nzk_equals_the_finite_differences_of_the_paper():
+    pair = D.Pair(law=D.uniform, shared=0.4, sigma_z=1.7, sigma_zeta=0.6, mean_z=0.3, mean_zeta=-0.8)
+    zeta, z = pair.sample(3, 4, generator=D.generator(7), dtype=torch.float64)
+    torch.testing.assert_close(K.nzk(X, zeta, z), reference.nzk(X, zeta, z))
+
+
+def test_a_single_draw_has_rank_one_and_is_symmetric_only_if_shared():
+    for shared in (0.0, 1.0):
+        kernel = K.nzk(X, *D.Pair(law=D.gaussian, shared=shared).sample(1, 4, generator=D.generator(8), dtype=X.dtype))
+        assert torch.linalg.matrix_rank(kernel) == 1
+        assert torch.allclose(kernel, kernel.T) == (shared == 1)
+
+
+def test_identical_directions_give_the_projected_kernel_times_their_length():
+    z = D.gaussian.sample(1, 4, generator=D.generator(9), dtype=X.dtype)
+    torch.testing.assert_close(K.nzk(X, z, z), z.square().sum() * K.projected_entk(X, X, z))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_sampled_nzk_is_the_mean_and_its_standard_error_over_draws(chunk):
+    pair = D.Pair(law=D.rademacher, shared=0.5, mean_z=0.2)
+    if chunk == 1000:  # one chunk: the same draws
+        zeta, z = pair.sample(50, 4, generator=D.generator(3), dtype=X.dtype)
+        each = torch.stack([K.nzk(X, a[None], b[None]) for a, b in zip(zeta, z, strict=True)])
+        mean, sem = K.sampled_nzk(X, pair, 50, generator=D.generator(3), chunk=chunk)
+        torch.testing.assert_close(mean, each.mean(0))
+        torch.testing.assert_close(sem, each.std(0) / 50**0.5)
+    mean, sem = K.sampled_nzk(X, pair, 4000, generator=D.generator(5), chunk=chunk)
+    assert ((mean - theory.expected_nzk(X, pair)).abs() < 5 * sem).all()
+
+
+def test_sampled_nzk_needs_the_memory_of_a_chunk_only():
+    code = (
+        "import resource, torch; from zonb import directions as D, kernels as K;"
+        "X = torch.ones(200, 711); g = D.generator(0); pair = D.Pair(law=D.gaussian);"
+        "K.sampled_nzk(X, pair, 2048, generator=g);"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "K.sampled_nzk(X, pair, 20_000, generator=g);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50_000  # KiB; the draws at once would take 114 MB
+
+
+def test_nzk_refuses_what_does_not_fit():
+    rows = torch.ones(2, 4)
+    for zeta, z in ((rows, rows[:1]), (rows[:, :3], rows[:, :3]), (rows[0], rows[0]), (rows[:0], rows[:0])):
+        with pytest.raises(ValueError, match=r"expected \(M, d\) twice"):
+            K.nzk(X.float(), zeta, z)
+    with pytest.raises(ValueError, match="at least 2, for a standard error"):
+        K.sampled_nzk(X, D.Pair(law=D.gaussian), 1, generator=D.generator(0))

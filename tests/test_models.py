@@ -89,3 +89,14 @@ def test_training_lowers_the_error(tmp_path, monkeypatch):
 def test_impossible_training_is_refused(given):
     with pytest.raises(ValueError, match=r"n_train=.* must be in 1\.\.3000"):
         models.trained_lenet(**given)
+
+
+def test_mlp_has_the_papers_parameters_and_no_relu_at_the_end():
+    for sizes, count in (((64, 10, 5, 1), 711), ((2, 5, 5, 1), 51)):
+        model = models.mlp(sizes, seed=0)
+        assert sum(p.numel() for p in model.parameters()) == count
+        assert isinstance(model[-1], torch.nn.Linear) and model(torch.ones(3, sizes[0])).shape == (3, 1)
+    assert torch.equal(models.mlp(seed=1)[0].weight, models.mlp(seed=1)[0].weight)
+    for sizes in ((64,), (64, 0, 1)):
+        with pytest.raises(ValueError, match="at least two layers"):
+            models.mlp(sizes, seed=0)

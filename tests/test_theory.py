@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from test_kernels import J_o, J_u, d
 
 from zonb import directions as D
 from zonb import theory
-from zonb.kernels import alignment, entk
+from zonb.kernels import alignment, entk, sampled_nzk
 
 LOGITS = torch.tensor([0.3, -1.2, 2.0, 0.1], dtype=torch.float64)
 
@@ -190,3 +191,156 @@ def test_second_moment_of_the_gradient_is_the_formulas_and_no_neighbours(law, P)
 def test_arguments_out_of_range_are_refused_with_the_range(call):
     with pytest.raises(ValueError, match="must be"):
         call()
+
+
+X = torch.cat([J_u, J_o[:2] - 0.5])[:, :4]  # (6, 4): more inputs than dimensions, so that kernels are singular
+N = len(X)
+PAIRS = [
+    D.Pair(law=D.gaussian, sigma_z=1.3, sigma_zeta=0.7, mean_z=0.4, mean_zeta=-0.6),
+    D.Pair(law=D.laplace, shared=1.0, sigma_z=1.3, sigma_zeta=1.3),
+    D.Pair(law=D.rademacher, shared=1.0, sigma_z=0.8, sigma_zeta=1.2, mean_z=0.4, mean_zeta=0.9),
+    D.Pair(law=D.sphere, shared=0.6, mean_z=0.5),
+    D.Pair(law=D.uniform, shared=0.3, sigma_z=2.0, mean_zeta=0.5),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.law.name}-{pair.shared}")
+def test_expected_nzk_is_the_mean_of_sampled_ones(pair):
+    mean, sem = sampled_nzk(X, pair, 200_000, generator=D.generator(11))
+    expected = theory.expected_nzk(X, pair)
+    assert ((mean - expected).abs() / sem).max() < 5
+    for wrong in (
+        dataclasses.replace(pair, sigma_z=pair.sigma_z * 1.05),
+        dataclasses.replace(pair, shared=abs(pair.shared - 0.1)),
+        dataclasses.replace(pair, mean_zeta=pair.mean_zeta + 0.3, mean_z=pair.mean_z + 0.3),
+    ):
+        assert ((mean - theory.expected_nzk(X, wrong)).abs() / sem).max() > 5
+
+
+def test_theorem_1_term_by_term():
+    pair, K, s = PAIRS[0], X @ X.T, X.sum(1)
+    a, b, m, n = 0.7**2, 1.3**2, (-0.6) ** 2, 0.4**2
+    torch.testing.assert_close(
+        theory.expected_nzk(X, pair), a * b * K + (a * n + m * b + 4 * m * n) * torch.outer(s, s)
+    )
+
+
+@pytest.mark.parametrize("law", [D.gaussian, D.rademacher, D.laplace, D.uniform, D.student_t(7)], ids=lambda x: x.name)
+def test_corollary_2_is_the_variance_of_the_square_plus_d(law):
+    pair = D.Pair(law=law, shared=1.0, sigma_z=1.5, sigma_zeta=1.5)
+    variance = (law.kappa - 1) * 1.5**4
+    torch.testing.assert_close(theory.expected_nzk(X, pair), (variance + 4 * 1.5**4) * (X @ X.T))
+
+
+KERNEL, Y, F0 = X @ X.T, torch.linspace(-1, 2, N, dtype=torch.float64), torch.linspace(1, 0.5, N, dtype=torch.float64)
+ETA = 0.9 * theory.stable_step(KERNEL, math.inf)
+
+
+def test_evolution_is_the_loop_at_every_step():
+    steps = [0, 1, 2, 7, 300]
+    loop = reference.evolve(KERNEL, F0, Y, ETA, 300)[steps]
+    torch.testing.assert_close(theory.evolve(KERNEL, F0, Y, ETA, steps), loop, rtol=1e-11, atol=1e-11)
+    losses = (loop - Y).square().sum(1) / (2 * N)
+    torch.testing.assert_close(theory.loss_of_mean(KERNEL, F0, Y, ETA, steps), losses, rtol=1e-10, atol=0)
+
+
+def test_steps_compose_and_none_changes_nothing():
+    half = theory.evolve(KERNEL, F0, Y, ETA, [50])[0]
+    torch.testing.assert_close(
+        theory.evolve(KERNEL, half, Y, ETA, [0, 50]), theory.evolve(KERNEL, F0, Y, ETA, [50, 100])
+    )
+    torch.testing.assert_close(theory.evolve(KERNEL, F0, Y, ETA, [0])[0], F0)
+
+
+def test_the_limit_is_the_projection_on_the_range_and_not_the_target():
+    Q = torch.linalg.qr(X).Q
+    limit = theory.evolve(KERNEL, F0, Y, ETA, [10**7])[0]
+    torch.testing.assert_close(limit, Y + (F0 - Y) - Q @ (Q.T @ (F0 - Y)), rtol=1e-6, atol=1e-6)
+    assert (limit - Y).norm() > 0.1
+
+
+def test_beyond_two_it_grows_although_one_minus_is_below_one():
+    grown = theory.loss_of_mean(KERNEL, F0, Y, theory.stable_step(KERNEL, math.inf) * 1.1, [0, 400])
+    assert grown[1] > 10 * grown[0]
+
+
+@pytest.mark.parametrize("P", [1, 2])
+def test_second_moment_step_equals_the_enumeration_over_signs(P):
+    C = torch.outer(F0 - Y, F0 - Y) + 0.3 * KERNEL
+    exact = reference.second_moment_over_signs(C, X, 0.3, P)
+    torch.testing.assert_close(theory.second_moment_step(C, X, 0.3, P, D.rademacher), exact)
+    assert not torch.allclose(theory.second_moment_step(C, X, 0.3, P, D.gaussian), exact, rtol=1e-2)
+
+
+@pytest.mark.parametrize("law", [D.gaussian, D.laplace, D.sphere], ids=lambda law: law.name)
+def test_second_moment_step_agrees_with_simulation(law):
+    n, P, eta = 100_000, 3, 0.2
+    U = law.sample(n * P, 4, generator=D.generator(12), dtype=torch.float64).view(n, P, 4) @ X.T  # X u
+    r = F0 - Y
+    after = r - eta / N * torch.einsum("npi,npj,j->ni", U, U, r) / P
+    products = after[:, :, None] * after[:, None]
+    mean, sem = products.mean(0), products.std(0) / n**0.5
+    C = torch.outer(r, r)
+    assert ((mean - theory.second_moment_step(C, X, eta, P, law)).abs() / sem).max() < 5
+    for wrong in (theory.second_moment_step(C, X, eta, P, D.rademacher), theory.second_moment_step(C, X, eta, 4, law)):
+        assert ((mean - wrong).abs() / sem).max() > 5
+
+
+def test_mean_loss_is_the_trace_of_the_recursion():
+    C, eta, P = torch.outer(F0 - Y, F0 - Y), 0.05, 2
+    losses = [C.trace() / (2 * N)]
+    for _ in range(40):
+        C = theory.second_moment_step(C, X, eta, P, D.gaussian)
+        losses.append(C.trace() / (2 * N))
+    torch.testing.assert_close(theory.mean_loss(KERNEL, F0, Y, eta, P, range(41)), torch.stack(losses))
+
+
+def test_many_directions_make_the_mean_loss_the_loss_of_the_mean():
+    steps = [0, 10, 1000]
+    many = theory.mean_loss(KERNEL, F0, Y, 0.05, 10**9, steps)
+    torch.testing.assert_close(many, theory.loss_of_mean(KERNEL, F0, Y, 0.05, steps), rtol=1e-6, atol=0)
+    assert theory.mean_loss(KERNEL, F0, Y, 0.05, 1, [10]) > 1.02 * many[1]
+
+
+@pytest.mark.parametrize("P", [1, 3, 50])
+def test_the_stable_step_divides_shrinking_from_growing(P):
+    edge, reached = theory.stable_step(KERNEL, P), X @ torch.ones(4, dtype=torch.float64)
+    for factor, grows in ((0.99, False), (1.01, True)):
+        late = theory.mean_loss(KERNEL, reached, torch.zeros(N), factor * edge, P, [1000, 2000])
+        assert bool(late[1] > late[0]) == grows
+    values = torch.linalg.eigvalsh(KERNEL / N)
+    bound = 2 / (values.max() * (1 + 1 / P) + values.sum() / P)
+    assert bound < edge < theory.stable_step(KERNEL, math.inf)
+
+
+def test_the_bound_on_the_stable_step_is_met_by_equal_eigenvalues():
+    for P in (1, 7):
+        assert theory.stable_step(torch.eye(5), P) == pytest.approx(5 * 2 / (1 + 1 / P + 5 / P))
+
+
+def test_effective_rank_lies_between_one_and_the_rank():
+    assert theory.effective_rank(torch.outer(Y, Y)) == pytest.approx(1)
+    assert 1 < theory.effective_rank(KERNEL) < 4
+    assert theory.effective_rank(torch.eye(7)) == pytest.approx(7)
+
+
+def test_function_space_refuses_what_it_cannot_do():
+    lopsided = KERNEL.clone()
+    lopsided[0, 1] += 1
+    with pytest.raises(ValueError, match="K is not symmetric"):
+        theory.evolve(lopsided, F0, Y, 0.1, [1])
+    with pytest.raises(ValueError, match=r"expected \(N, N\)"):
+        theory.effective_rank(KERNEL[:2])
+    for steps in ([], [-1], [[1]]):
+        with pytest.raises(ValueError, match="whole numbers of at least 0"):
+            theory.evolve(KERNEL, F0, Y, 0.1, steps)
+    with pytest.raises(ValueError, match="no second-moment recursion is known for orthonormal"):
+        theory.second_moment_step(KERNEL, X, 0.1, 2, D.orthonormal)
+    with pytest.raises(ValueError, match=r"P=0\.5 must be at least 1"):
+        theory.stable_step(KERNEL, 0.5)
+    for function in (
+        lambda: theory.stable_step(torch.zeros(2, 2), 1),
+        lambda: theory.effective_rank(torch.zeros(2, 2)),
+    ):
+        with pytest.raises(ValueError, match="no positive eigenvalue"):
+            function()
