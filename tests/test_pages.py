@@ -73,6 +73,46 @@ def test_two_sites_built_at_once_leave_a_whole_one(site):
     assert "up to date" in site.zonb("book").stdout
 
 
+FIGURE = "---\nmystnb:\n  figure:\n    name: fig-line\n    caption: A line that rises.\n---\n"
+FIGURE += "import matplotlib.pyplot as plt\nfigure, ax = plt.subplots()\nlines = ax.plot([0, seed])"
+
+
+def test_a_record_becomes_a_page_that_says_when_it_is_stale(site):
+    site.write("01-a", CHAPTER, FIGURE, "from zonb import data", prose="Prose, {glue:text}`one:.2f`.")
+    refused = site.zonb("record", "01")
+    assert refused.returncode == 2 and "other than the default parameters" in refused.stderr
+    done = site.zonb("record", "01", "-p", "seed=3")
+    path = site.root / "book" / "records" / "01-a-seed-3.ipynb"
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "book/records/01-a-seed-3.ipynb", done.stderr
+    recorded = nbformat.read(path, as_version=4)
+    assert len(recorded.cells) == 2 and "parameters" in recorded.metadata["zonb"]
+
+    built = site.zonb("book")
+    assert built.returncode == 0, built.stderr
+    html = site.root / "_build" / "html"
+    page = (html / "records" / "01-a-seed-3.html").read_text()
+    assert "still those of the chapter" in page and "A line that rises." in page and "One is" in page
+    assert "mnist-train.npz" in page and recorded.metadata["zonb"]["key"] in page
+    assert "records/01-a-seed-3.html" in (html / "notebooks" / "01-a.html").read_text()
+
+    site.write("01-a", CHAPTER, FIGURE, "from zonb import data", "1 + 1", prose="Prose, {glue:text}`one:.2f`.")
+    assert site.zonb("book").returncode == 0
+    assert "Stale" in (html / "records" / "01-a-seed-3.html").read_text()
+
+    path.rename(path.with_name("09-gone-seed-3.ipynb"))
+    text = path.with_name("09-gone-seed-3.ipynb").read_text().replace('"01-a"', '"09-gone"')
+    path.with_name("09-gone-seed-3.ipynb").write_text(text)
+    broken = site.zonb("book")
+    assert broken.returncode == 2 and "which is no chapter" in broken.stderr
+
+
+def test_a_record_too_large_to_commit_is_refused(site):
+    site.write("01-a", CHAPTER, "from zonb.claims import MIME\ndisplay({MIME: {'x': 'y' * 2**20}}, raw=True)")
+    done = site.zonb("record", "01", "-p", "seed=3")
+    assert done.returncode == 2 and "1 at most" in done.stderr
+    assert not (site.root / "book" / "records").exists()
+
+
 def test_outputs_of_other_code_are_refused(tmp_path):
     source = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 2")])
     executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1")])

@@ -1,4 +1,4 @@
-"""The command ``zonb``: list, run, sweep, book, verify, ledger."""
+"""The command ``zonb``: list, run, sweep, book, record, verify, ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from zonb import chapters, claims
 from zonb.chapters import Chapter, ChapterError, ParameterError
-from zonb.runner import Run, RunnerError, find_root, ledger, plan, run
+from zonb.runner import Run, RunnerError, find_root, ledger, plan, record, run
 
 LEDGER = Path("book/records/ledger.json")
 
@@ -56,6 +56,21 @@ def _sweep(options: argparse.Namespace, root: Path) -> int:
             raise ParameterError(f"{', '.join(both)} is given both as a grid and as a value")
     points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
     return _finish([plan(root, chapter, fixed | point, options.profile) for point in points], options)
+
+
+def _record(options: argparse.Namespace, root: Path) -> int:
+    chapter = _chapter(root, options.chapter)
+    given = _given(chapter, options.parameter)
+    labels = [options.profile] if options.profile != "quick" else []
+    labels += [f"{name}-{value}" for name, value in given.items()]
+    if not labels:
+        raise RunnerError("a record is of other than the default parameters: give --profile or -p NAME=VALUE")
+    item = plan(root, chapter, given, options.profile)
+    if status := _finish([item], options):
+        return status
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join([chapter.slug, *labels]))
+    print(os.path.relpath(record(root, item, name)))
+    return 0
 
 
 def _book(options: argparse.Namespace, root: Path) -> int:
@@ -101,10 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--profile", default="quick", help="quick (the notebooks' defaults) or the name of a file in profiles/"
         )
-        if name in ("run", "sweep", "book"):
+        if name in ("run", "sweep", "book", "record"):
             command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
             command.add_argument("--workers", type=int, help="chapters executed at a time on this machine")
-        if name in ("run", "sweep"):
+        if name in ("run", "sweep", "record"):
             many = {"nargs": "+"} if name == "run" else {}
             command.add_argument("chapter", help="number or name, such as 02 or 02-projected-kernel", **many)
             command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
@@ -116,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         "-g", "--grid", action="append", required=True, metavar="NAME=V1,V2,..."
     )
     add("book", _book, "Execute what has changed, then build the site in _build/html.")
+    add("record", _record, "Publish a full-scale run of a chapter in book/records, as a page of the site.")
     add("verify", _verify, "Compare this machine's ledger with a published one.").add_argument("ledger", nargs="?")
     add("ledger", _ledger, "Print every claim with its verdict.").add_argument("--json", action="store_true")
     return parser

@@ -38,6 +38,8 @@ _MNIST_RAW = {
         ("t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
     ),
 }
+# Files read by source="full" in this process, for the record of a run: name and SHA-256.
+files_read: dict[str, str] = {}
 _SPLITS = {"mnist": SPLITS, "cifar10": ("train",), "tiny_imagenet": ("train",)}
 
 
@@ -264,6 +266,7 @@ def _full_colour(name: str) -> Dataset:
         dataset = _read(path)
     except Exception as error:
         raise DataError(f"{path.name} cannot be read ({error}): it must be {wanted}") from error
+    files_read[path.name] = _sha256(path)
     shapes = dataset.images.ndim == 4 and dataset.images.shape[-1] == 3 and len(dataset.images) == len(dataset.labels)
     kinds = dataset.images.dtype == np.uint8 and dataset.labels.dtype == np.int64
     if not (shapes and kinds and set(dataset.labels.tolist()) <= set(range(len(dataset.classes)))):
@@ -302,6 +305,7 @@ def _full_mnist(split: str) -> Dataset:
                 _download_mnist(Path(folder), [name for name, _ in files])
     for name, expected in files:
         _verify(raw / name, expected, f"delete it, and it is downloaded again, or put the original {name} there")
+        files_read[name] = expected
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     images, labels = (str(raw / name) for name, _ in files)

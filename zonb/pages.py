@@ -18,8 +18,9 @@ import nbformat
 import yaml
 from filelock import FileLock
 
-from zonb import claims
-from zonb.runner import Run
+from zonb import chapters, claims
+from zonb.chapters import ParameterError
+from zonb.runner import Run, RunnerError, plan
 
 _KEY = ".zonb-key"
 _STRICT = ("-W", "-n", "--keep-going", "-q")
@@ -81,7 +82,7 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
     return 0
 
 
-def chapter_page(run: Run) -> nbformat.NotebookNode:
+def chapter_page(run: Run, records: Sequence[Path] = ()) -> nbformat.NotebookNode:
     """The chapter's cells, prose and tags as they are now, with the outputs of the run, and its rerun box at the end.
 
     Raises:
@@ -103,12 +104,53 @@ def chapter_page(run: Run) -> nbformat.NotebookNode:
                 output.get("data", {}).pop(claims.MIME, None)  # for the ledger, not for the page
             if "parameters" in cell.metadata.get("tags", []):
                 cells += injected
-    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, executed.metadata["zonb"]), id="rerun"))
+    of_this = [path.stem for path in records if path.stem.startswith(f"{run.chapter.slug}-")]
+    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, executed.metadata["zonb"], of_this), id="rerun"))
     return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": executed.metadata, "cells": cells})
 
 
-def rerun_box(run: Run, facts: Mapping[str, Any]) -> str:
-    """How to run a chapter again: its parameters, the command, and what it took."""
+def record_page(root: Path, path: Path) -> nbformat.NotebookNode:
+    """A published full-scale run: its facts, its claims, its figures, and whether its sources are still the same."""
+    recorded = nbformat.read(path, as_version=4)
+    facts = recorded.metadata["zonb"]
+    slug, given = facts["chapter"], facts["parameters"]
+    source = chapters.paths(root).get(slug)
+    if source is None:
+        raise RunnerError(f"{path.name} is a record of {slug}, which is no chapter: delete it or record it anew")
+    chapter = chapters.read(source)
+    try:
+        fresh = plan(root, chapter, given).key == facts["key"]
+    except ParameterError:  # a parameter was renamed, or its range was narrowed
+        fresh = False
+    rows = [["what", "value"], ["parameters", ", ".join(f"`{name}={value}`" for name, value in given.items())]]
+    rows += [["time, peak memory", f"{facts['seconds']} s, {facts['peak_mib']} MiB, {facts['threads']} thread(s)"]]
+    rows += [["machine", facts["machine"]]]
+    rows += [["versions", ", ".join(f"{name} {number}" for name, number in facts["versions"].items())]]
+    rows += [["data (SHA-256)", "<br>".join(f"{name} `{digest[:16]}…`" for name, digest in facts["data"].items())]]
+    rows += [["key", f"`{facts['key']}`"]]
+    state = "Its sources are still those of the chapter."
+    if not fresh:
+        state = "**Stale:** code, package, lock file or data have changed since; `zonb record` makes it anew."
+    text = (
+        f"# At full scale: {chapter.title}\n\n"
+        f"Claims and figures of {{doc}}`/notebooks/{slug}`, executed once with the parameters below and published with "
+        f"the book, so that nobody need repeat it. {state}\n\n"
+        f"{_table(rows, 'Facts of the run')}\n"
+        f"## Claims\n\n{_claims_table(claims.collect(recorded.cells, slug))}\n"
+        "## Figures\n"
+    )
+    cells = [nbformat.v4.new_markdown_cell(text, id="facts")]
+    for cell in recorded.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            figure["name"] = f"{path.stem.replace('.', '-')}-{figure['name']}"
+            cell.metadata["tags"] = ["remove-input"]
+            cells.append(cell)
+    return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": recorded.metadata, "cells": cells})
+
+
+def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -> str:
+    """How to run a chapter again: its parameters, the command, what it took, and where its full-scale records are."""
     rows = [["parameter", "this page", "default", "range", "what it is"]]
     for parameter in run.chapter.parameters.values():
         value = facts["parameters"][parameter.name]
@@ -122,6 +164,7 @@ def rerun_box(run: Run, facts: Mapping[str, Any]) -> str:
         f"{_table(rows, 'Parameters of this chapter')}\n"
         f"This page took {facts['seconds']} s{memory} ({facts['machine']}). "
         "A value outside its range is refused before anything runs.\n"
+        + "".join(f"\nExecuted once at full scale: {{doc}}`/records/{name}`.\n" for name in records)
     )
 
 
@@ -147,20 +190,23 @@ def ledger_page(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> str:
         '<a href="../ledger.json">ledger.json</a>; `zonb verify ledger.json` compares it with a run of your own.\n'
     )
     for slug, title in titles.items():
-        table = [["claim", "statement", "numbers"]]
-        for row in (row for row in rows if row["chapter"] == slug):
-            sign = {"==": "", "<=": "at most ", ">=": "at least "}[row["relation"]]
-            error = f"sem {row['sem']:.1e}" if row["sem"] is not None else f"tolerance {row['tolerance']:.1e}"
-            wrong = "; ".join(f"{name} ({value:.4g})" for name, value in row["rejects"].items())
-            about = f"`{row['id']}`<br>{row['source']}<br>**{row['verdict']}**"
-            numbers = f"measured {row['measured']:.4g}<br>expected {sign}{row['expected']:.4g}<br>{error}"
-            if row["comparisons"] > 1:
-                numbers += f"<br>worst of {row['comparisons']}"
-            table.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", numbers])
-        text += (
-            f"\n## {title}\n\nFrom {{doc}}`/notebooks/{slug}`.\n\n{_table(table, 'Claims of this chapter', '26 50 24')}"
-        )
+        of_chapter = [row for row in rows if row["chapter"] == slug]
+        text += f"\n## {title}\n\nFrom {{doc}}`/notebooks/{slug}`.\n\n{_claims_table(of_chapter)}"
     return text
+
+
+def _claims_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    table = [["claim", "statement", "numbers"]]
+    for row in rows:
+        sign = {"==": "", "<=": "at most ", ">=": "at least "}[row["relation"]]
+        error = f"sem {row['sem']:.1e}" if row["sem"] is not None else f"tolerance {row['tolerance']:.1e}"
+        wrong = "; ".join(f"{name} ({value:.4g})" for name, value in row["rejects"].items())
+        about = f"`{row['id']}`<br>{row['source']}<br>**{row['verdict']}**"
+        numbers = f"measured {row['measured']:.4g}<br>expected {sign}{row['expected']:.4g}<br>{error}"
+        if row["comparisons"] > 1:
+            numbers += f"<br>worst of {row['comparisons']}"
+        table.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", numbers])
+    return _table(table, "Claims", "26 50 24")
 
 
 def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -203,7 +249,16 @@ def statistics_page(runs: Sequence[Run]) -> str:
 def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("records", "_static", "__pycache__"))
     shutil.copytree(root / "book" / "_static", source / "_static")
-    shutil.copy(root / "_toc.yml", source)
+    records = sorted((root / "book" / "records").glob("*.ipynb"))
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    if records:
+        files = [{"file": f"records/{path.stem}"} for path in records]
+        at = toc.get("parts")
+        at.insert(-1, {"caption": "At full scale", "chapters": files}) if at else toc["chapters"].extend(files)
+    (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    (source / "records").mkdir()
+    for path in records:
+        nbformat.write(record_page(root, path), source / "records" / path.name)
     notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["mathjax3_config"] = {"tex": {"macros": notation["macros"]}}
@@ -218,7 +273,7 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
         (source / "book" / f"{name}.md").write_text(text)
     (source / "notebooks").mkdir()
     for item in runs:
-        nbformat.write(chapter_page(item), source / "notebooks" / f"{item.chapter.slug}.ipynb")
+        nbformat.write(chapter_page(item, records), source / "notebooks" / f"{item.chapter.slug}.ipynb")
 
 
 def _folder_key(folder: Path, lock: Path) -> str:

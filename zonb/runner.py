@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import contextlib
+import json
 import multiprocessing
 import os
 import platform
@@ -31,12 +32,15 @@ from zonb.chapters import Chapter
 
 _VERSIONED = ("numpy", "torch", "torchvision", "transformers", "matplotlib", "papermill", "jupyter-book")
 _MEASURE = """
+import json, sys
 try:
-    import resource, sys
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 except ImportError:
-    print("nan")
+    peak = None
+print(json.dumps({"peak": peak, "files": getattr(sys.modules.get("zonb.data"), "files_read", {})}))
 """
+_RECORD_BYTES = 2**20
 
 
 class RunnerError(RuntimeError):
@@ -204,6 +208,30 @@ def ledger(root: Path, profile: str) -> list[dict[str, Any]]:
     return rows
 
 
+def record(root: Path, item: Run, name: str) -> Path:
+    """Publish a finished run as ``book/records/NAME.ipynb``: its facts, its claims and its figures.
+
+    Raises:
+        RunnerError: the record would exceed 1 MiB.
+    """
+    executed = nbformat.read(item.path, as_version=4)
+    kept = []
+    for cell in executed.cells:
+        figure = "figure" in cell.metadata.get("mystnb", {})
+        outputs = [o for o in cell.get("outputs", []) if figure or claims.MIME in o.get("data", {})]
+        if outputs:
+            metadata = {"mystnb": cell.metadata["mystnb"]} if figure else {}
+            kept.append(nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata=metadata, id=cell["id"]))
+    executed.cells = kept
+    text = nbformat.writes(executed)
+    if len(text.encode()) > _RECORD_BYTES:
+        size = len(text.encode()) / 2**20
+        raise RunnerError(f"the record of {item.chapter.slug} has {size:.1f} MiB, 1 at most: draw smaller figures")
+    path = root / "book" / "records" / f"{name}.ipynb"
+    write_atomic(path, text + "\n")
+    return path
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old or the new content and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -356,14 +384,16 @@ def _head(source: str) -> str:
 
 def _publishable(notebook: nbformat.NotebookNode, job: Job, seconds: float) -> nbformat.NotebookNode:
     """The executed notebook without what belongs to this machine or this moment."""
-    memory = None
+    measured: dict[str, Any] = {"peak": None, "files": {}}
     kept = []
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "zonb-measure" in tags:
-            memory = next((float(output.text) for output in cell.outputs if output.get("name") == "stdout"), None)
+            for output in cell.outputs:
+                if output.get("name") == "stdout":
+                    measured = json.loads(output.text)
             continue
         if "injected-parameters" in tags:
             cell["id"] = "injected-parameters"
@@ -381,9 +411,9 @@ def _publishable(notebook: nbformat.NotebookNode, job: Job, seconds: float) -> n
             "chapter": job.slug,
             "key": job.key,
             "parameters": job.parts["parameters"],
-            "data": job.parts["data"],
+            "data": job.parts["data"] | measured["files"],
             "seconds": round(seconds, 1),
-            "peak_mib": None if memory is None else round(memory),
+            "peak_mib": None if measured["peak"] is None else round(measured["peak"]),
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONED},
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
