@@ -5,7 +5,7 @@ The package is thin and its imports go down only; each module may use those abov
     data        real data sets, a small sample of each embedded
     directions  laws of a perturbation direction u with E[u u^T] = I
     tangents    Jacobians and directional derivatives of a network
-    kernels     the empirical NTK and its random projections
+    kernels     the empirical NTK, its random projections, the neural zeroth-order kernel
     theory      closed forms the experiments are held against
     models      the networks of the papers
     plots       arrays in, axes out

@@ -214,7 +214,8 @@ def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
     text = (
         "# Errata\n\n"
         "Statements of the two papers that are wrong, or right only after a correction. Each has its proof and a "
-        "check that runs in the chapter named; the statement is the corrected one. Paper A is {cite:t}`li2026zo`.\n"
+        "check that runs in the chapter named; the statement is the corrected one. Paper A is {cite:t}`li2026zo`, "
+        "paper B {cite:t}`zhang2026nzk`.\n"
     )
     found = [row for row in rows if row["verdict"] in ("refuted", "holds with correction")]
     table = [["source", "what is true", "verdict on the paper", "chapter"]]
