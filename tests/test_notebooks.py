@@ -1,5 +1,6 @@
 """Every chapter, found by globbing, has the form that the style page promises."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_every_figure_has_a_name_a_caption_and_alt_text(chapter):
             nb = cell.metadata["mystnb"]
             assert nb["figure"]["name"].startswith("fig-") and len(nb["figure"]["caption"]) > 40
             assert len(nb["image"]["alt"]) >= 40
+            # A last expression would be shown beside the figure, and two outputs cannot share its name.
+            assert not isinstance(ast.parse(cell.source).body[-1], ast.Expr), nb["figure"]["name"]
     assert figures >= 3
     assert "plt.show" not in prose_of(chapter)
 
