@@ -218,10 +218,13 @@ def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
         "paper B {cite:t}`zhang2026nzk`.\n"
     )
     found = [row for row in rows if row["verdict"] in ("refuted", "holds with correction")]
-    table = [["source", "what is true", "verdict on the paper", "chapter"]]
-    for row in found:
-        table.append([row["source"], row["statement"], row["verdict"], f"{{doc}}`/notebooks/{row['chapter']}`"])
-    return f"{text}\n{_table(table, 'Corrections')}"
+    for paper in ("A", "B"):
+        table = [["where", "what is true"]]
+        for row in (row for row in found if row["source"].startswith(paper)):
+            where = f"{row['source']}<br>**{row['verdict']}**<br>{{doc}}`/notebooks/{row['chapter']}`"
+            table.append([where, row["statement"]])
+        text += f"\n## Paper {paper}\n\n{_table(table, f'Corrections to paper {paper}', '30 70')}"
+    return text
 
 
 def statistics_page(runs: Sequence[Run]) -> str:
