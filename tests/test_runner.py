@@ -491,3 +491,17 @@ def test_paths_are_replaced_where_they_stand_alone(text, shown, monkeypatch):
     monkeypatch.setenv("HOME", "/")
     output = nbformat.v4.new_output("stream", text=text)
     assert runner._clean(output).text == shown
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [['{"peak": 12.4, "files": {"a.npz": "1f"}}', "\n"], ['{"peak": 12.4, ', '"files": {"a.npz": "1f"}}\n'], []],
+)
+def test_the_measurement_may_arrive_in_pieces_or_not_at_all(pieces):
+    cell = nbformat.v4.new_code_cell("", metadata={"tags": ["zonb-measure"]})
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=piece) for piece in pieces]
+    job = runner.Job("01-a", "key", "", {}, {"parameters": {}, "data": {"b.npz": "2e"}})
+    notebook = runner._publishable(nbformat.v4.new_notebook(cells=[cell]), job, 1.0)
+    facts = notebook.metadata["zonb"]
+    assert notebook.cells == [] and facts["peak_mib"] == (12 if pieces else None)
+    assert facts["data"] == {"b.npz": "2e"} | ({"a.npz": "1f"} if pieces else {})

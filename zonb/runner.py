@@ -393,9 +393,9 @@ def _publishable(notebook: nbformat.NotebookNode, job: Job, seconds: float) -> n
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "zonb-measure" in tags:
-            for output in cell.outputs:
-                if output.get("name") == "stdout":
-                    measured = json.loads(output.text)
+            # One line may arrive in several pieces.
+            text = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+            measured = json.loads(text) if text.strip() else measured
             continue
         if "injected-parameters" in tags:
             cell["id"] = "injected-parameters"
