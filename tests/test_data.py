@@ -161,6 +161,8 @@ def test_full_colour_sets_are_read_from_the_folder_and_refused_in_another_form(t
     np.savez(tmp_path / "tiny_imagenet.npz", **arrays)
     full = data.load("tiny_imagenet", source="full")
     np.testing.assert_array_equal(full.images, sample.images)
+    digest = hashlib.sha256((tmp_path / "tiny_imagenet.npz").read_bytes()).hexdigest()
+    assert data.files_read["tiny_imagenet.npz"] == digest  # for the record of a run
     for wrong in ({"images": sample.images[..., 0]}, {"labels": sample.labels + 9}, {"images": sample.images / 255.0}):
         np.savez(tmp_path / "tiny_imagenet.npz", **{**arrays, **wrong})
         with pytest.raises(data.DataError, match=r"arrays of another form: it must be tiny_imagenet\.npz"):

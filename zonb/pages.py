@@ -255,10 +255,11 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
     shutil.copytree(root / "book" / "_static", source / "_static")
     records = sorted((root / "book" / "records").glob("*.ipynb"))
     toc = yaml.safe_load((root / "_toc.yml").read_text())
-    if records:
-        files = [{"file": f"records/{path.stem}"} for path in records]
-        at = toc.get("parts")
-        at.insert(-1, {"caption": "At full scale", "chapters": files}) if at else toc["chapters"].extend(files)
+    files = [{"file": f"records/{path.stem}"} for path in records]
+    if records and "parts" in toc:
+        toc["parts"].insert(-1, {"caption": "At full scale", "chapters": files})
+    elif records:
+        toc["chapters"] += files
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
     (source / "records").mkdir()
     for path in records:
