@@ -130,3 +130,14 @@ def test_notation_feeds_the_page_and_the_macros():
     text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
     for macro in notation["macros"]:
         assert f"\\{macro}" in text + page, macro
+
+
+def test_a_correction_stands_under_every_paper_that_it_corrects():
+    row = {"verdict": "refuted", "statement": "True.", "chapter": "01-a"}
+    sources = ("A Eq. 1", "new ; B Eq. 2", "B Cor. 2 ; A Eq. 4")
+    rows = [{**row, "source": source} for source in sources]
+    rows.append({**row, "source": "B Eq. 9", "verdict": "holds"})
+    first, second = pages.errata_page(rows).split("## Paper B")
+    assert [source in first for source in sources] == [True, False, True]
+    assert [source in second for source in sources] == [False, True, True]
+    assert "B Eq. 9" not in first + second

@@ -220,7 +220,7 @@ def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
     found = [row for row in rows if row["verdict"] in ("refuted", "holds with correction")]
     for paper in ("A", "B"):
         table = [["where", "what is true"]]
-        for row in (row for row in found if row["source"].startswith(paper)):
+        for row in (row for row in found if f"{paper} " in row["source"]):
             where = f"{row['source']}<br>**{row['verdict']}**<br>{{doc}}`/notebooks/{row['chapter']}`"
             table.append([where, row["statement"]])
         text += f"\n## Paper {paper}\n\n{_table(table, f'Corrections to paper {paper}', '30 70')}"

@@ -336,7 +336,7 @@ def _start_worker(threads: int) -> None:
     # Each kernel gets its share of the cores, so that two workers on two cores do not fight.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    # Threads that spin while they wait make a small matrix product ten times as slow on a busy machine.
+    # On a busy machine threads that spin while they wait slow small matrix products down several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parent = multiprocessing.parent_process()
 
