@@ -4,6 +4,8 @@ The package is thin and its imports go down only; each module may use those abov
 
     data        real data sets, a small sample of each embedded
     directions  laws of a perturbation direction u with E[u u^T] = I
+    streams     directions made again from a seed, entry by entry
+    optim       zeroth-order SGD as a torch optimiser, in the memory of inference
     tangents    Jacobians and directional derivatives of a network
     kernels     the empirical NTK, its random projections, the neural zeroth-order kernel
     theory      closed forms the experiments are held against

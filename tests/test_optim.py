@@ -1,0 +1,471 @@
+import copy
+import math
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+
+from zonb import directions
+from zonb.optim import ZOSGD
+from zonb.streams import Stream
+
+ROOT = Path(__file__).resolve().parent.parent
+LAWS = [directions.gaussian, directions.rademacher, directions.sphere]
+
+
+def network(seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def batch(seed=1, n=8):
+    generator = directions.generator(seed)
+    return torch.randn(n, 6, generator=generator), torch.randint(3, (n,), generator=generator)
+
+
+def loss_of(model, data=None):
+    x, y = data or batch()
+    return lambda: nn.functional.cross_entropy(model(x), y)
+
+
+def weights(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(model, before):
+    return all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def direction(model, law, seed, step, p):
+    """Direction p as tensors, in the order of names."""
+    u = {}
+    for number, (name, parameter) in enumerate(sorted(model.named_parameters(), key=lambda item: item[0])):
+        u[name] = torch.zeros_like(parameter)
+        Stream(law, seed, step).add(u[name], u[name], [1.0], first=p, parameter=number)
+    if law is directions.sphere:
+        d = sum(value.numel() for value in u.values())
+        length = math.sqrt(sum(value.double().square().sum().item() for value in u.values()))
+        u = {name: value * (math.sqrt(d) / length) for name, value in u.items()}
+    return u
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_a_step_equals_its_naive_twin(law, two_sided):
+    model, P, mu, lr, decay = network().double(), 3, 1e-3, 0.1, 0.01
+    x, y = batch()
+    x = x.double()
+    theta = weights(model)
+
+    def loss(where):
+        return nn.functional.cross_entropy(functional_call(model, where, (x,)), y).item()
+
+    expected = {name: (1 - lr * decay) * value for name, value in theta.items()}
+    for p in range(P):
+        u = direction(model, law, 7, 0, p)
+        plus = loss({name: value + mu * u[name] for name, value in theta.items()})
+        minus = loss({name: value - mu * u[name] * two_sided for name, value in theta.items()})
+        for name in expected:
+            expected[name] = expected[name] - lr / P * (plus - minus) / (mu * (1 + two_sided)) * u[name]
+    optimizer = ZOSGD(
+        model.named_parameters(), lr, mu=mu, P=P, law=law, two_sided=two_sided, weight_decay=decay, seed=7
+    )
+    optimizer.step(lambda: nn.functional.cross_entropy(model(x), y))
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter, expected[name], rtol=1e-9, atol=1e-11), name
+        assert not torch.allclose(parameter, theta[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_the_mean_step_is_the_gradient(law):
+    model = network().double()
+    x, y = batch()
+    closure = loss_of(model, (x.double(), y))
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(closure(), list(model.parameters()))])
+    theta = weights(model)
+    optimizer = ZOSGD(model.named_parameters(), 1.0, mu=1e-4, law=law, seed=3)
+    estimates = []
+    for _ in range(4000):
+        optimizer.step(closure)
+        estimates.append(torch.cat([(theta[n] - p.detach()).flatten() for n, p in model.named_parameters()]))
+        model.load_state_dict(theta)
+    estimates = torch.stack(estimates)
+    sem = estimates.std(0) / math.sqrt(len(estimates))
+    assert ((estimates.mean(0) - gradient).abs() < 5 * sem).all()
+    along = estimates @ gradient / gradient.square().sum()
+    sem = along.std() / math.sqrt(len(along))
+    assert abs(along.mean() - 1) < 5 * sem < 0.2  # half or double the scale would be seen
+    # The second moment knows the law: 1 + d - 2 + kappa, and d on the sphere.
+    d = len(gradient)
+    ratio = estimates.square().sum(1) / gradient.square().sum()
+    expected = d if law is directions.sphere else d - 1 + law.kappa
+    assert abs(ratio.mean() - expected) < 5 * ratio.std() / math.sqrt(len(ratio))
+
+
+def test_no_derivative_is_used():
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise AssertionError("a derivative was asked for")
+
+    model = network()
+    x, y = batch()
+    before = weights(model)
+    ZOSGD(model.parameters(), 0.1).step(lambda: nn.functional.cross_entropy(Forward.apply(model(x)), y))
+    assert not same(model, before) and all(parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        ZOSGD(model.parameters(), 0.1).step(lambda: loss_of(model)().backward())
+    with pytest.raises(AssertionError, match="a derivative was asked for"):  # negative control
+        Forward.apply(model(x)).sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_parameters_are_restored_bit_for_bit(dtype, two_sided):
+    model = network().to(dtype)
+    x, y = batch()
+    before = weights(model)
+    optimizer = ZOSGD(model.parameters(), 0.0, mu=0.05, P=4, two_sided=two_sided)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for _ in range(5):
+            optimizer.step(lambda: nn.functional.cross_entropy(model(x.to(dtype)).float(), y))
+    assert same(model, before) and optimizer.updated == 0 and optimizer.steps == 5
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda named: [{"params": named[:1]}, {"params": named[1:]}],
+        lambda named: [{"params": named[2:]}, {"params": named[:2]}],
+        lambda named: [{"params": [pair]} for pair in named[::-1]],
+    ],
+)
+def test_grouping_and_order_of_named_parameters_do_not_matter(arrange):
+    results = []
+    for groups in (lambda named: named, arrange):
+        model = network()
+        optimizer = ZOSGD(groups(list(model.named_parameters())), 0.1, P=2, law=directions.sphere)
+        for _ in range(3):
+            optimizer.step(loss_of(model))
+        results.append(weights(model))
+    assert all(torch.allclose(results[0][name], results[1][name], rtol=1e-6, atol=1e-8) for name in results[0])
+
+
+def test_groups_have_their_own_rate_and_decay_and_schedulers_change_it():
+    model = network()
+    named = list(model.named_parameters())
+    optimizer = ZOSGD([{"params": named[:2], "lr": 0.0}, {"params": named[2:], "weight_decay": 0.5}], 0.1)
+    before = weights(model)
+    optimizer.step(loss_of(model))
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {name for name, _ in named[2:]}
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.0)
+    optimizer.step(loss_of(model))
+    scheduler.step()
+    before = weights(model)
+    optimizer.step(loss_of(model))
+    assert same(model, before)
+
+
+def test_threads_do_not_matter():
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            w = nn.Parameter(torch.linspace(-1, 1, 200_001))
+            optimizer = ZOSGD([w], 1e-3, P=2, law=directions.sphere, mu=1e-2)
+            optimizer.step(lambda w=w: w[:7].square().sum())  # a sum too short to be split
+            results.append(w.detach())
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_a_saved_run_goes_on_bit_for_bit():
+    def make(model, **settings):
+        optimizer = ZOSGD(model.named_parameters(), 0.1, **settings)
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+
+    def train(model, optimizer, scheduler, steps):
+        for _ in range(steps):
+            optimizer.step(loss_of(model))
+            scheduler.step()
+
+    settings = {"mu": 1e-3, "P": 2, "law": directions.rademacher, "two_sided": False, "seed": 5, "weight_decay": 0.1}
+    whole = network()
+    train(whole, *make(whole, **settings), 6)
+    model = network()
+    optimizer, scheduler = make(model, **settings)
+    train(model, optimizer, scheduler, 3)
+    saved = copy.deepcopy([model.state_dict(), optimizer.state_dict(), scheduler.state_dict()])
+    resumed = network(seed=9)
+    optimizer, scheduler = make(resumed)  # every setting comes from the saved state
+    for part, state in zip((resumed, optimizer, scheduler), saved, strict=True):
+        part.load_state_dict(state)
+    train(resumed, optimizer, scheduler, 3)
+    assert same(resumed, weights(whole))
+    with pytest.raises(ValueError, match="not the state of a ZOSGD"):
+        optimizer.load_state_dict(torch.optim.SGD(model.parameters(), 0.1).state_dict())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_raises_and_leaves_everything_as_it_was(bad):
+    model = network()
+    calls = iter([1.0, 2.0, 1.0, bad])
+    before, optimizer = weights(model), ZOSGD(model.parameters(), 0.1, P=2)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        optimizer.step(lambda: loss_of(model)() * next(calls))
+    assert same(model, before) and optimizer.steps == 0
+    optimizer.step(loss_of(model))
+    assert not same(model, before)
+
+
+def test_an_interrupted_closure_leaves_everything_as_it_was():
+    model = network()
+    before = weights(model)
+
+    def closure():
+        loss_of(model)()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ZOSGD(model.parameters(), 0.1).step(closure)
+    assert same(model, before)
+    assert torch.equal(
+        model[0](batch()[0]),
+        functional_call(model[0], {k: before[f"0.{k}"] for k in ("weight", "bias")}, (batch()[0],)),
+    )
+
+
+def test_global_random_state_is_not_touched():
+    model = network()
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    ZOSGD(model.parameters(), 0.1, P=3).step(loss_of(model))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_subset_of_parameters_moves_alone():
+    model = network()
+    before = weights(model)
+    optimizer = ZOSGD([("0.bias", model[0].bias)], 0.1)
+    optimizer.step(loss_of(model))
+    after = weights(model)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["0.bias"]
+
+
+class Transposed(nn.Module):
+    """Reads one matrix as a view, twice, once through a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.arange(12.0).view(3, 4) / 12)
+
+    def forward(self, x):
+        first = self.w.T
+        return torch.cat([x @ first, x @ self.w[[0, 2]].mT, (x @ self.w.data.t()) * self.w.shape[0]], 1)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(11, 4, padding_idx=0)
+        self.head = nn.Linear(4, 11, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x):
+        return self.head(self.table(x))
+
+
+def cases():
+    vectors = directions.generator(3)
+    x = torch.randn(2, 3, 4, generator=vectors)
+    ids = torch.tensor([[1, 5, 5], [0, 2, 10]])
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 11, "pad_token_id": 0}
+    opt = {"ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 8, "dropout": 0.0, "bos_token_id": 1}
+    llama = {"intermediate_size": 32, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    return {
+        "views": (Transposed(), (x[0],)),
+        "tied": (Tied(), (ids,)),
+        "norm": (nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4), nn.RMSNorm(4)), (x,)),
+        "convolution": (nn.Sequential(nn.Conv1d(3, 5, 2), nn.BatchNorm1d(5)), (x,)),
+        "lstm": (nn.LSTM(4, 5, batch_first=True), (x,)),
+        "attention": (nn.MultiheadAttention(4, 2, batch_first=True), (x, x, x)),
+        "encoder": (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (x,)),
+        "weight norm": (nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)), (x,)),
+        "bag": (nn.EmbeddingBag(11, 4), (ids,)),
+        "opt": (OPTForCausalLM(OPTConfig(**small, **opt, eos_token_id=2)), (ids,)),
+        "llama": (LlamaForCausalLM(LlamaConfig(**small, **llama)), (ids,)),
+    }
+
+
+@pytest.mark.parametrize("name", list(cases()))
+def test_any_module_sees_the_perturbed_parameters(name):
+    model, inputs = cases()[name]
+    model.eval()
+
+    def output(where=None):
+        result = model(*inputs) if where is None else functional_call(model, where, inputs)
+        result = getattr(result, "logits", result)
+        return result[0] if isinstance(result, tuple) else result
+
+    seen = []
+    mu = 0.1
+    optimizer = ZOSGD(model.named_parameters(), 0.0, mu=mu, seed=2)
+    optimizer.step(lambda: seen.append(output()) or seen[-1].sum())
+    u = direction(model, directions.gaussian, 2, 0, 0)
+    for sign, found in zip((1, -1), seen, strict=True):
+        moved = {key: value + sign * mu * u[key] for key, value in weights(model).items()}
+        if name == "views":  # the twin must see .data too
+            copied = copy.deepcopy(model)
+            copied.load_state_dict(moved)
+            expected = copied(*inputs)
+        else:
+            expected = output(moved)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(found, output(), rtol=1e-2, atol=1e-3)
+
+
+def test_traps_of_low_precision_are_named():
+    x, y = batch()
+    model = network().to(torch.bfloat16)
+    closure = lambda: nn.functional.cross_entropy(model(x.bfloat16()).float(), y)  # noqa: E731
+    with pytest.warns(UserWarning, match="rounded back"):
+        ZOSGD(model.parameters(), 0.1, mu=1e-5).step(closure)
+    with pytest.warns(UserWarning, match="less than the .* they are rounded to"):
+        ZOSGD(model.parameters(), 0.1, mu=0.01, law=directions.rademacher).step(lambda: closure().bfloat16())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ZOSGD(model.parameters(), 0.1).step(closure)  # the default mu
+        fine = network()
+        ZOSGD(fine.parameters(), 0.1).step(loss_of(fine))
+    optimizer = ZOSGD(model.parameters(), 1e-6)
+    optimizer.step(closure)
+    assert optimizer.moved > 0.5 and optimizer.updated < 0.1  # a step that bfloat16 rounds away
+
+
+def test_a_random_closure_is_named():
+    model = nn.Sequential(network(), nn.Dropout())
+    with pytest.warns(UserWarning, match=r"model.eval\(\)"):
+        ZOSGD(model.parameters(), 0.1).step(loss_of(model))
+
+
+def test_a_model_that_reads_no_parameter_is_named():
+    with pytest.raises(RuntimeError, match="read none"):
+        ZOSGD(network().parameters(), 0.1).step(lambda: torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0}, "lr=-1.0"),
+        ({"lr": math.nan}, "lr=nan"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+        ({"mu": 0.0}, "mu=0.0"),
+        ({"P": 0}, "P=0"),
+        ({"P": 1.5}, "P=1.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"law": directions.laplace}, "no stream of Laplace"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ZOSGD(network().parameters(), **({"lr": 0.1} | settings))
+
+
+def test_unfit_parameters_and_losses_are_refused():
+    with pytest.raises(ValueError, match="int64"):
+        ZOSGD([nn.Parameter(torch.ones(3, dtype=torch.int64), requires_grad=False)], 0.1)
+    with pytest.raises(ValueError, match="sets no scale"):
+        ZOSGD([nn.Parameter(torch.zeros(3))], 0.1)
+    model = network()
+    with pytest.raises(ValueError, match="has one entry"):
+        ZOSGD(model.parameters(), 0.1).step(lambda: model(batch()[0]))
+
+
+_MEMORY = """
+import re, sys, torch
+from pathlib import Path
+from zonb.optim import ZOSGD
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+torch.set_num_threads(1)
+layers = [torch.nn.Linear(1024, 1024, bias=False) for _ in range(40)] + [torch.nn.Linear(1024, 8192, bias=False)]
+model = torch.nn.Sequential(*layers)
+x = torch.ones(4, 1024)
+closure = lambda: model(x).square().mean()
+optimizer = ZOSGD(model.named_parameters(), 1e-3)
+optimizer.step(closure)  # compiles, and lets the allocator settle
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+before = peak()
+if sys.argv[1] == "zo":
+    optimizer.step(closure)
+else:
+    closure().backward()
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of peak memory")
+def test_a_step_needs_at_most_the_largest_parameter_more_than_inference():
+    extra = {}
+    for kind in ("zo", "backward"):
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", _MEMORY, kind], capture_output=True, text=True, check=True, env=environment
+        )
+        extra[kind] = int(done.stdout) / 1024
+    largest, everything = 32, 32 + 40 * 4  # MiB
+    assert extra["zo"] < largest + 4
+    assert extra["backward"] > 0.9 * everything  # negative control: the measure sees what gradients take
+
+
+_RANK = """
+import os, sys, torch, warnings
+import torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from test_optim import loss_of, network
+from zonb.optim import ZOSGD
+torch.set_num_threads(1)
+group = None
+sent = []
+if "RANK" in os.environ:
+    dist.init_process_group("gloo")
+    group = dist.group.WORLD
+    for name in ("all_reduce", "broadcast", "all_gather", "send", "all_to_all", "reduce", "gather"):
+        real = getattr(dist, name)
+        setattr(dist, name, lambda t, *a, real=real, **k: sent.append(t.nbytes) or real(t, *a, **k))
+model = network()
+optimizer = ZOSGD(model.named_parameters(), 0.1, P=5, two_sided=sys.argv[3] == "two", group=group)
+for _ in range(4):
+    optimizer.step(loss_of(model))
+rank = os.environ.get("RANK", "alone")
+torch.save({"model": model.state_dict(), "sent": sent}, f"{sys.argv[2]}/{rank}.pt")
+"""
+
+
+@pytest.mark.parametrize("sides", ["two", "one"])
+def test_ranks_that_share_the_directions_equal_one_process_bit_for_bit(tmp_path, sides):
+    script = tmp_path / "rank.py"
+    script.write_text(_RANK)
+    arguments = [str(script), str(ROOT / "tests"), str(tmp_path), sides]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([sys.executable, *arguments], check=True, env=environment)
+    subprocess.run([*torchrun, *arguments], check=True, env=environment, capture_output=True)
+    alone, *ranks = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone", "0", "1"))
+    for rank in ranks:
+        assert all(torch.equal(rank["model"][name], value) for name, value in alone["model"].items())
+        assert rank["sent"] == [8 * 5] * 4  # P float64 numbers a step, and nothing else

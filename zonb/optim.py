@@ -1,0 +1,317 @@
+r"""Zeroth-order stochastic gradient descent as a torch optimiser, in the memory of inference.
+
+A step evaluates the loss at :math:`\theta\pm\mu u_p` for P directions and never at a stored copy: while the model runs,
+each operation that reads a parameter is handed its perturbed values, made for that operation and dropped after it. The
+stored parameters change in the update alone, so that nothing drifts and a failed step leaves no trace.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.distributed
+from torch.overrides import TorchFunctionMode
+
+from zonb import directions
+from zonb.directions import Law
+from zonb.streams import LAWS, Stream
+
+# Questions about a tensor that do not read its values.
+_PROPERTIES = ("device", "dtype", "grad", "grad_fn", "is_cpu", "is_cuda", "is_leaf", "layout", "ndim", "requires_grad")
+_METHODS = ("dim", "is_contiguous", "is_floating_point", "numel", "requires_grad_", "size", "stride")
+_METADATA = {getattr(torch.Tensor, name).__get__ for name in (*_PROPERTIES, "shape")}
+_METADATA |= {getattr(torch.Tensor, name) for name in _METHODS} | {torch.is_floating_point, torch.numel}
+
+
+class ZOSGD(torch.optim.Optimizer):
+    r"""Zeroth-order SGD: two losses a direction instead of a backward pass.
+
+    .. math:: \theta \leftarrow (1-\eta\lambda)\,\theta - \frac\eta P\sum_{p=1}^P c_p\,u_p, \qquad
+        c_p = \frac{L(\theta+\mu u_p)-L(\theta-\mu u_p)}{2\mu}
+        \quad\text{or}\quad \frac{L(\theta+\mu u_p)-L(\theta)}{\mu}\ \text{(one-sided)}
+
+    Unbiased for the gradient of L up to :math:`O(\mu^2)` (one-sided: :math:`O(\mu)`), in every entry. Memory beyond
+    that of the closure's forward pass: the perturbed values of the parameters that one operation reads (of an
+    embedding, the rows looked up). Directions follow from ``seed``, the number of the step and of the direction
+    (`zonb.streams`). They do not depend on threads, nor on how parameters are grouped if these are given by name
+    (otherwise on their order), nor on any global random state, which is not touched.
+
+    Args:
+        params: parameters, named parameters or groups of either, as for any torch optimiser; a subset of a model's
+            will do. Groups may have their own ``lr`` and ``weight_decay``. Float32, float64, float16 or bfloat16.
+        lr: the step :math:`\eta`, at least 0.
+        mu: the smoothing radius :math:`\mu`, in units of the parameters. If not given, :math:`\epsilon^{1/3}` times the
+            root mean square of the parameters (one-sided: :math:`\epsilon^{1/2}`), with :math:`\epsilon` the machine
+            epsilon of the coarsest parameter, as in `zonb.tangents.default_mu`.
+        P: number of directions a step.
+        law: `gaussian`, `rademacher` or `sphere` of `zonb.directions`.
+        two_sided: central differences, 2P losses a step; otherwise one-sided ones, P + 1 losses.
+        weight_decay: :math:`\lambda`, at least 0, decoupled from the differences.
+        seed: of the directions, in 0..2^64 - 1.
+        group: a process group of ``torch.distributed`` whose ranks share the P directions of a step. Rank r takes
+            numbers r, r + n, r + 2n, ...; ranks exchange P float64 numbers a step and nothing else, and stay equal bit
+            for bit if they began so and compute alike. Give all ranks the same batch for the result of one process.
+
+    Attributes:
+        steps: steps done.
+        moved: share of the entries read that the last perturbation changed after rounding.
+        updated: share of all entries that the last update changed after rounding.
+
+    Raises:
+        ValueError: a number out of range, no parameters, one that is not floating point or given twice, a law
+            without a stream.
+
+    Source: paper A, Eq. 1 and the rule for several perturbations before Eq. 4; Malladi et al. (2023) for directions
+    that follow from a seed. Deviation: they perturb the stored parameters in place and walk back, which rounds; here
+    the stored parameters are left alone.
+
+    >>> w = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    >>> optimizer = ZOSGD([w], lr=0.1, mu=1e-2, P=64, law=directions.rademacher)
+    >>> losses = [float(optimizer.step(lambda: w.square().sum())) for _ in range(40)]
+    >>> losses[-1] < 1e-3 * losses[0]
+    True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        mu: float | None = None,
+        P: int = 1,
+        law: Law = directions.gaussian,
+        two_sided: bool = True,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        group: torch.distributed.ProcessGroup | None = None,
+    ) -> None:
+        """Check the settings; nothing is evaluated."""
+        if law not in LAWS:
+            raise ValueError(f"no stream of {law.name} directions; choose one of {', '.join(one.name for one in LAWS)}")
+        if not 1 <= P < 2**32 or P != int(P):
+            raise ValueError(f"P={P} must be a whole number of directions, at least 1")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed={seed} must be in 0..2^64 - 1")
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self._check_groups()
+        self._numbered = self._number()
+        self.mu = self._default_mu(two_sided) if mu is None else mu
+        if not 0 < self.mu < math.inf:
+            raise ValueError(f"mu={self.mu} must be positive and finite")
+        self.P, self.law, self.two_sided, self.seed, self.group = int(P), law, two_sided, seed, group
+        self.steps, self.moved, self.updated = 0, math.nan, math.nan
+        self._square = math.nan  # of recent differences of two losses
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any]) -> float:
+        r"""One step of zeroth-order descent.
+
+        Args:
+            closure: evaluates the loss on the step's batch and returns it, a number or a tensor with one entry; called
+                2P times (one-sided: P + 1 times) without gradients. It must be deterministic: evaluation mode, no
+                dropout. The model must read its parameters through torch operations (compiled or scripted modules
+                do not).
+
+        Returns:
+            The mean of the losses at :math:`\theta\pm\mu u_p` (one-sided: the loss at :math:`\theta`) of this process.
+
+        Raises:
+            FloatingPointError: a loss is NaN or infinite; parameters and ``steps`` are as before.
+            RuntimeError: the closure reads none of the parameters.
+
+        Warns:
+            UserWarning: the perturbation changes fewer than half of the parameters it meets, the two losses differ by
+                less than they are rounded to, or the closure draws random numbers.
+        """
+        stream = Stream(self.law, self.seed, self.steps)
+        rank, ranks = 0, 1
+        if self.group is not None:
+            rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            pool = threads if torch.get_num_threads() > 1 else None
+            slopes = torch.zeros(self.P, dtype=torch.float64)
+            losses: list[float] = []
+            changed, entries, resolution = 0, 0, 0.0
+            base = None if self.two_sided else _number_of(closure())[0]
+            for p in range(rank, self.P, ranks):
+                radius = self._radius(stream, p)
+                signs = (1, -1) if self.two_sided else (1,)
+                ends = []
+                for sign in signs:
+                    with _Perturbed(stream, p, sign * self.mu * radius, self._numbered, pool) as view:
+                        state = torch.get_rng_state()
+                        ends.append(_number_of(closure()))
+                        drew = not torch.equal(state, torch.get_rng_state())
+                    changed, entries = changed + view.changed, entries + view.entries
+                if drew:
+                    _warn("the closure draws random numbers, and two losses differ by them; call model.eval()")
+                if view.entries == 0:
+                    raise RuntimeError(
+                        "the closure read none of the optimiser's parameters through a torch operation; give the "
+                        "parameters of the model it runs, neither compiled nor scripted"
+                    )
+                (plus, resolution), (minus, _) = ends[0], ends[-1] if self.two_sided else (base, 0.0)
+                slopes[p] = (plus - minus) / (self.mu * len(signs)) * radius
+                losses += [plus, minus] if self.two_sided else [minus]
+            self._compare(slopes[rank::ranks], resolution)
+            if self.group is not None:
+                torch.distributed.all_reduce(slopes, group=self.group)
+            if not slopes.isfinite().all():
+                raise FloatingPointError(
+                    f"a loss of step {self.steps} is not finite (losses here: {', '.join(f'{x:g}' for x in losses)}); "
+                    "parameters are as before. Take a smaller lr or mu, or check the batch"
+                )
+            self.moved = changed / entries if entries else math.nan
+            if self.moved < 0.5:
+                _warn(
+                    f"mu={self.mu:g} changes {self.moved:.1%} of the parameters it meets, the others are rounded back: "
+                    "take a larger mu, or parameters in higher precision"
+                )
+            self._update(stream, slopes, pool)
+        self.steps += 1
+        return math.fsum(losses) / len(losses) if losses else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of any torch optimiser, and under ``"zo"`` what the directions follow from."""
+        settings = {"seed": self.seed, "steps": self.steps, "mu": self.mu, "P": self.P, "two_sided": self.two_sided}
+        return super().state_dict() | {"zo": settings | {"law": self.law.name}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume: the next step is bit for bit the one that would have followed.
+
+        Raises:
+            ValueError: the state of another kind of optimiser.
+        """
+        if "zo" not in state_dict:
+            raise ValueError(f"no entry 'zo' among {', '.join(map(repr, state_dict))}: not the state of a ZOSGD")
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "zo"})
+        settings = dict(state_dict["zo"])
+        self.law = {law.name: law for law in LAWS}[settings.pop("law")]
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group as for any torch optimiser; directions of parameters without names keep their numbers."""
+        super().add_param_group(param_group)
+        if hasattr(self, "_numbered"):
+            self._check_groups()
+            self._numbered = self._number()
+
+    def _update(self, stream: Stream, slopes: torch.Tensor, pool: Executor | None) -> None:
+        changed = total = 0
+        for group in self.param_groups:
+            factors = (-group["lr"] / self.P * slopes).tolist()
+            keep = 1 - group["lr"] * group["weight_decay"]
+            for parameter in group["params"]:
+                number = self._numbered[id(parameter)]
+                target = parameter.detach().contiguous()
+                changed += stream.add(target, target, factors, first=0, parameter=number, keep=keep, pool=pool)
+                if target.data_ptr() != parameter.data_ptr():
+                    parameter.copy_(target)
+                torch.autograd.graph.increment_version(parameter)
+                total += parameter.numel()
+        self.updated = changed / total
+
+    def _compare(self, slopes: torch.Tensor, resolution: float) -> None:
+        """Warn if differences of losses, over the last steps or so, are mere rounding."""
+        square = (slopes * self.mu * (1 + self.two_sided)).square().mean().item()
+        self._square = square if math.isnan(self._square) else 0.9 * self._square + 0.1 * square
+        if math.sqrt(self._square) < resolution:
+            _warn(
+                f"two losses differ by {math.sqrt(self._square):.1e}, less than the {resolution:.1e} they are rounded "
+                f"to: take a larger mu than {self.mu:g}, or compute the loss in higher precision"
+            )
+
+    def _radius(self, stream: Stream, p: int) -> float:
+        """What a Gaussian direction is multiplied by, so that it is of the law."""
+        if self.law is not directions.sphere:
+            return 1.0
+        numbered = [(q, self._numbered[id(q)]) for group in self.param_groups for q in group["params"]]
+        squares = [stream.square_norm(q.numel(), first=p, parameter=number) for q, number in numbered]
+        return math.sqrt(sum(q.numel() for q, _ in numbered) / math.fsum(squares))
+
+    def _check_groups(self) -> None:
+        for group in self.param_groups:
+            for name in ("lr", "weight_decay"):
+                if not 0 <= group[name] < math.inf:
+                    raise ValueError(f"{name}={group[name]} must be finite and at least 0")
+            for parameter in group["params"]:
+                if not parameter.is_floating_point():
+                    raise ValueError(f"a parameter of type {parameter.dtype} has no directions; give floating point")
+
+    def _number(self) -> dict[int, int]:
+        """Each parameter's number: its rank by name, so that grouping does not matter, or its place."""
+        everything = [parameter for group in self.param_groups for parameter in group["params"]]
+        names = [name for group in self.param_groups for name in group.get("param_names", [])]
+        if names:
+            everything = [parameter for _, parameter in sorted(zip(names, everything, strict=True), key=lambda x: x[0])]
+        return {id(parameter): number for number, parameter in enumerate(everything)}
+
+    def _default_mu(self, two_sided: bool) -> float:
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        squares = math.fsum(torch.linalg.vector_norm(q.detach(), dtype=torch.float32).item() ** 2 for q in parameters)
+        if squares == 0:
+            raise ValueError("all parameters are zero, so their length sets no scale; give mu")
+        eps = max(torch.finfo(parameter.dtype).eps for parameter in parameters)
+        size = math.sqrt(squares / sum(parameter.numel() for parameter in parameters))
+        return eps ** (1 / 3 if two_sided else 1 / 2) * size
+
+
+class _Perturbed(TorchFunctionMode):
+    """While active, torch operations see parameters moved along a direction; the stored ones are not touched."""
+
+    def __init__(self, stream: Stream, p: int, radius: float, numbered: dict[int, int], pool: Executor | None) -> None:
+        super().__init__()
+        self.stream, self.p, self.radius, self.numbered, self.pool = stream, p, radius, numbered, pool
+        self.changed = self.entries = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _METADATA:
+            return func(*args, **(kwargs or {}))
+        if func is torch.nn.functional.embedding and self._knows(args[1]) and kwargs.get("max_norm") is None:
+            rows, places = args[0].unique(return_inverse=True)
+            table, changed = self.stream.add_to_rows(
+                args[1], rows, self.radius, first=self.p, parameter=self.numbered[id(args[1])]
+            )
+            self._count(changed, table)
+            return func(places, table)
+        return func(*self._seen(args), **self._seen(kwargs or {}))
+
+    def _knows(self, value: Any) -> bool:
+        return id(value) in self.numbered
+
+    def _seen(self, value: Any) -> Any:
+        if self._knows(value):
+            moved = torch.empty_like(value, memory_format=torch.contiguous_format)
+            number = self.numbered[id(value)]
+            self._count(
+                self.stream.add(moved, value, [self.radius], first=self.p, parameter=number, pool=self.pool), moved
+            )
+            return moved
+        if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+            return type(value)(map(self._seen, value)) if not hasattr(value, "_fields") else value
+        if isinstance(value, dict):
+            return {key: self._seen(item) for key, item in value.items()}
+        return value
+
+    def _count(self, changed: int, moved: torch.Tensor) -> None:
+        self.changed += changed
+        self.entries += moved.numel()
+
+
+def _number_of(loss: Any) -> tuple[float, float]:
+    """A loss as a number, and what it is rounded to."""
+    if not isinstance(loss, torch.Tensor):
+        return float(loss), math.ulp(float(loss)) if math.isfinite(loss) else math.nan
+    if loss.numel() != 1:
+        raise ValueError(f"the closure returned a tensor of shape {tuple(loss.shape)}; a loss has one entry")
+    return loss.item(), torch.finfo(loss.dtype).eps * abs(loss.item()) / 2
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=3)

@@ -1,0 +1,265 @@
+r"""Directions that are never stored: entry k of direction p of step t is a function of (seed, t, p, parameter, k).
+
+Philox 4x32 with ten rounds, a counter-based generator, gives each entry its random bits, so that any piece of a
+direction can be made at any time, in any order and on any number of threads, and is the same bit for bit. A sign is one
+bit; a Gaussian pair is made of two 32-bit words by the Box-Muller transform in float32 (largest entry 6.66).
+
+Source: Salmon, Moraes, Dror and Shaw (2011) for Philox; the logarithm, sine and cosine are minimax polynomials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+
+from zonb import directions
+from zonb.directions import Law
+
+u32, u64, i32, f32 = np.uint32, np.uint64, np.int32, np.float32
+
+BLOCK = 1024  # entries made together; a power of two, so that a piece starts with a block
+_SPAN = 1 << 16  # entries that one task of a thread makes
+_STAGE = 1 << 20  # entries converted at a time where numpy cannot see a tensor (half precision, other devices)
+LAWS = (directions.gaussian, directions.rademacher, directions.sphere)
+
+
+@dataclass(frozen=True)
+class Stream:
+    r"""The directions of one step of zeroth-order descent.
+
+    Attributes:
+        law: ``gaussian``, ``rademacher`` or ``sphere``. A direction on the sphere is a Gaussian one times
+            :math:`\sqrt d/\|u\|`; that factor is the caller's, because it needs all parameters: see `square_norm`.
+        seed: of the whole run, in [0, 2^64).
+        step: number of the step, in [0, 2^32).
+
+    >>> stream = Stream(directions.rademacher, seed=0, step=0)
+    >>> out = torch.zeros(4)
+    >>> stream.add(out, out, [0.5], first=0, parameter=0)
+    4
+    >>> out.abs()
+    tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    """
+
+    law: Law
+    seed: int
+    step: int
+
+    def add(
+        self,
+        out: torch.Tensor,
+        base: torch.Tensor,
+        coefficients: Sequence[float],
+        *,
+        first: int,
+        parameter: int,
+        keep: float = 1.0,
+        pool: Executor | None = None,
+    ) -> int:
+        r"""Write :math:`(\text{keep})\,\theta+\sum_i c_i\,u_{\text{first}+i}` for one parameter tensor.
+
+        Sums are made in float32 (float64 parameters: in float64) and rounded once to the type of ``out``.
+
+        Args:
+            out: where to write, of the shape and type of ``base``; may be ``base`` itself. Contiguous.
+            base: the parameter :math:`\theta`, any shape.
+            coefficients: :math:`c_i`, one for each direction from number ``first`` on.
+            first: number of the first direction.
+            parameter: number of the parameter tensor.
+            keep: factor on the parameter.
+            pool: threads that share the work.
+
+        Returns:
+            How many entries of ``out`` differ from ``base`` as it was.
+        """
+        flat, source = out.detach().view(-1), base.detach().reshape(-1)
+        if _visible(flat) and _visible(source):
+            return self._add(flat.numpy(), source.numpy(), 0, coefficients, first, parameter, keep, pool)
+        changed = 0
+        for start in range(0, flat.numel(), _STAGE):
+            piece = source[start : start + _STAGE]
+            stage = piece.to("cpu", torch.float32, copy=True)
+            self._add(stage.numpy(), stage.numpy(), start, coefficients, first, parameter, keep, pool)
+            rounded = stage.to(piece.dtype).to(piece.device)
+            changed += int((rounded != piece).sum())
+            flat[start : start + _STAGE] = rounded
+        return changed
+
+    def add_to_rows(
+        self, table: torch.Tensor, rows: torch.Tensor, coefficient: float, *, first: int, parameter: int
+    ) -> tuple[torch.Tensor, int]:
+        """Some rows of a matrix of parameters as `add` makes them, without the others; and how many entries changed.
+
+        Args:
+            table: the parameter, (rows, width).
+            rows: which rows, int64, increasing.
+            coefficient, first, parameter: as in `add`, for one direction.
+
+        Returns:
+            The rows, (len(rows), width).
+        """
+        base = table.detach()[rows]
+        stage = base if _visible(base) else base.to("cpu", torch.float32)
+        out = torch.empty_like(stage)
+        _add_rows(out.numpy(), stage.numpy(), rows.cpu().numpy(), f32(coefficient), *self._words(first, parameter))
+        result = out.to(base.dtype).to(base.device)
+        return result, int((result != base).sum())
+
+    def square_norm(self, size: int, *, first: int, parameter: int) -> float:
+        """The squared length of a Gaussian direction's part that belongs to a parameter of ``size`` entries."""
+        spans = range(0, size, _SPAN)
+        words = self._words(first, parameter)
+        return math.fsum(_square_norm(start, min(start + _SPAN, size), *words) for start in spans)
+
+    def _words(self, first: int, parameter: int) -> tuple[bool, u32, u32, u32, u32, u32]:
+        low, high = self.seed & 0xFFFFFFFF, self.seed >> 32
+        return self.law is directions.rademacher, u32(low), u32(high), u32(parameter), u32(self.step), u32(first)
+
+    def _add(
+        self,
+        out: np.ndarray,
+        base: np.ndarray,
+        offset: int,
+        coefficients: Sequence[float],
+        first: int,
+        parameter: int,
+        keep: float,
+        pool: Executor | None,
+    ) -> int:
+        words = self._words(first, parameter)
+        factors = np.asarray(coefficients, dtype=out.dtype)
+        size = len(out)
+
+        def piece(start: int) -> int:
+            stop = min(start + span, size)
+            return _add(out[start:stop], base[start:stop], offset + start, factors, out.dtype.type(keep), *words)
+
+        span = size if pool is None else _SPAN
+        if size <= span:
+            return piece(0)
+        return sum(pool.map(piece, range(0, size, span)))
+
+
+def _visible(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+
+
+@njit(inline="always")
+def _philox(c0, c1, c2, c3, k0, k1):
+    for _ in range(10):
+        p, q = u64(0xD2511F53) * u64(c0), u64(0xCD9E8D57) * u64(c2)
+        c0, c1, c2, c3 = u32(u32(q >> u64(32)) ^ c1 ^ k0), u32(q), u32(u32(p >> u64(32)) ^ c3 ^ k1), u32(p)
+        k0, k1 = u32(k0 + u32(0x9E3779B9)), u32(k1 + u32(0xBB67AE85))
+    return c0, c1, c2, c3
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _bits(bits, block, k0, k1, c1, c2, c3):
+    quarter = len(bits) // 4
+    for j in range(quarter):
+        a, b, c, d = _philox(u32(block * quarter + j), c1, c2, c3, k0, k1)
+        bits[j], bits[quarter + j], bits[2 * quarter + j], bits[3 * quarter + j] = a, b, c, d
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _signs(u, bits):
+    for shift in range(32):
+        for j in range(32):
+            u[32 * shift + j] = f32(1) - f32(2) * f32(i32((bits[j] >> u32(shift)) & u32(1)))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _normals(u, bits):
+    half = len(bits) // 2
+    whole = u.view(np.int32)
+    for j in range(half):
+        u[j] = (f32(bits[j]) + f32(0.5)) * f32(2.0**-32)
+    for j in range(half):  # u = 2^e m with m in [sqrt(1/2), sqrt(2))
+        exponent = (whole[j] - i32(0x3F3504F3)) >> i32(23)
+        whole[j] -= exponent << i32(23)
+        u[half + j] = f32(exponent)
+    for j in range(half):
+        x = u[j] - f32(1)
+        y = f32(7.0376836e-2)
+        y = y * x - f32(1.15146103e-1)
+        y = y * x + f32(1.16769987e-1)
+        y = y * x - f32(1.24201408e-1)
+        y = y * x + f32(1.42493228e-1)
+        y = y * x - f32(1.66680577e-1)
+        y = y * x + f32(2.00007148e-1)
+        y = y * x - f32(2.49999940e-1)
+        y = y * x + f32(3.33333312e-1)
+        log = x - f32(0.5) * x * x + x * x * x * y + f32(math.log(2)) * u[half + j]
+        radius = math.sqrt(max(-log, f32(0)))  # of a Gaussian pair, divided by sqrt(2)
+        word = bits[half + j]
+        # An angle in (-pi/4, pi/4), turned by pi/4 into the first quadrant; two more bits choose the quadrant.
+        t = (f32(i32(word & u32(0x3FFFFFFF))) - f32(2.0**29 - 0.5)) * f32(math.pi * 2.0**-31)
+        tt = t * t
+        sine = t + t * tt * (f32(-1.6666654611e-1) + tt * (f32(8.3321608736e-3) - tt * f32(1.9515295891e-4)))
+        cosine = f32(4.166664568e-2) + tt * (f32(-1.388731625e-3) + tt * f32(2.443315712e-5))
+        cosine = f32(1) - f32(0.5) * tt + tt * tt * cosine
+        u[j] = radius * (cosine - sine) * (f32(1) - f32(2) * f32(i32(word >> u32(31))))
+        u[half + j] = radius * (cosine + sine) * (f32(1) - f32(2) * f32(i32((word >> u32(30)) & u32(1))))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _block(u, bits, block, signs, k0, k1, c1, c2, c3):
+    if signs:
+        _bits(bits[: BLOCK // 32], block, k0, k1, c1, c2, c3)
+        _signs(u, bits)
+    else:
+        _bits(bits, block, k0, k1, c1, c2, c3)
+        _normals(u, bits)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first):
+    u, bits = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint32)
+    total = np.empty(BLOCK, out.dtype)
+    changed = 0
+    for start in range(0, len(out), BLOCK):
+        size = min(BLOCK, len(out) - start)
+        total[:] = 0
+        for i in range(len(factors)):
+            _block(u, bits, (offset + start) // BLOCK, signs, k0, k1, parameter, step, u32(first + u32(i)))
+            factor = factors[i]
+            for k in range(BLOCK):
+                total[k] += factor * u[k]
+        # Slices and a 32-bit count let the compiler use vectors.
+        before, after, count = base[start : start + size], out[start : start + size], i32(0)
+        for k in range(size):
+            value = keep * before[k] + total[k]
+            count += i32(value != before[k])
+            after[k] = value
+        changed += count
+    return changed
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_rows(out, base, rows, factor, signs, k0, k1, parameter, step, first):
+    u, bits = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint32)
+    current, width = -1, base.shape[1]
+    for r in range(len(rows)):
+        for k in range(width):
+            entry = rows[r] * width + k
+            if entry // BLOCK != current:
+                current = entry // BLOCK
+                _block(u, bits, current, signs, k0, k1, parameter, step, first)
+            out[r, k] = base[r, k] + factor * u[entry % BLOCK]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _square_norm(start, stop, signs, k0, k1, parameter, step, first):
+    u, bits = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint32)
+    total = 0.0
+    for begin in range(start, stop, BLOCK):
+        _block(u, bits, begin // BLOCK, signs, k0, k1, parameter, step, first)
+        for k in range(min(BLOCK, stop - begin)):
+            total += np.float64(u[k]) * np.float64(u[k])
+    return total
