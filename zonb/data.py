@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,9 +125,8 @@ def load(name: str, *, split: str = "train", source: str = "embedded") -> Datase
     >>> digits.images.shape, digits.images.dtype, digits.classes[:3]
     ((1000, 28, 28), dtype('uint8'), ('0', '1', '2'))
     """
-    for value, allowed, what in ((name, _SPLITS, "name"), (source, SOURCES, "source")):
-        if value not in allowed:
-            raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
+    _one_of("name", name, _SPLITS)
+    _one_of("source", source, SOURCES)
     if split not in _SPLITS[name]:
         known = ", ".join(map(repr, _SPLITS[name]))
         raise ValueError(f"split={split!r} is not available for {name}; choose one of {known}")
@@ -185,9 +184,8 @@ def reviews(*, split: str = "train", source: str = "embedded") -> Reviews:
     >>> len(test), test.texts[4], int(test.labels[4])
     (1011, "it 's a satisfying summer blockbuster and worth a look .", 1)
     """
-    for value, allowed, what in ((split, SPLITS, "split"), (source, SOURCES, "source")):
-        if value not in allowed:
-            raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
+    _one_of("split", split, SPLITS)
+    _one_of("source", source, SOURCES)
     if source == "full":
         return _full_reviews(split)
     path = EMBEDDED / f"reviews-{split}.tsv"
@@ -395,9 +393,13 @@ def unit_vectors(n: int, d: int, *, generator: torch.Generator, positive: bool =
     return x.abs() if positive else x
 
 
+def _one_of(what: str, value: str, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
+
+
 def _weights_path(name: str) -> Path:
-    if name not in WEIGHTS:
-        raise ValueError(f"name={name!r} is not available; choose one of {', '.join(map(repr, WEIGHTS))}")
+    _one_of("name", name, WEIGHTS)
     folder = os.environ.get("ZONB_DATA")
     if not folder:
         raise DataError(f"{name} needs a folder: set ZONB_DATA to one for large files, and run 'zonb fetch {name}'")

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,14 +36,14 @@ class _Size:
     heads: int
     init: float  # standard deviation of the initial weights
     rate: float  # largest learning rate
-    steps: int = 600
+    steps: int = 500
 
 
 # d = 192,528, 1,057,792 and 4,478,208 at one vocabulary and one context.
 _FAMILY = {
     "opt-0.2m": _Size(56, 2, 4, 0.1, 3e-3),
     "opt-1m": _Size(128, 4, 4, 0.05, 1e-3),
-    "opt-5m": _Size(256, 5, 4, 0.03, 7e-4),
+    "opt-5m": _Size(256, 5, 4, 0.05, 7e-4),
 }
 _VOCABULARY, _CONTEXT = 2000, 64
 _BATCH, _ANSWER_WEIGHT = 8, 10.0
@@ -88,12 +88,12 @@ def causal_lm(name: str, *, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedT
         return _pretrained(str(path.parent), gguf_file=path.name)
     if "/" in name:
         try:
-            return _pretrained(name)
+            return _from_hub(name)
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             raise data.DataError(
                 f"{name} could not be read from the Hugging Face Hub or from its cache ({reason}). Connect to the "
-                f"network, or place its files in the folder HF_HOME of a machine without one, or choose one of {known}"
+                f"network, or put its files into the Hub's cache (the folder HF_HOME), or choose one of {known}"
             ) from error
     raise ValueError(f"name={name!r} is not available; choose one of {known}, or a name on the Hub, 'owner/model'")
 
@@ -286,12 +286,22 @@ def _train(model: PreTrainedModel, batches: Sequence[Mapping[str, torch.Tensor]]
         optimizer.step()
 
 
-def _pretrained(name: str, **where: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _from_hub(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from huggingface_hub import model_info, snapshot_download
+
+    try:
+        return _pretrained(snapshot_download(name, local_files_only=True))  # what is in the cache needs no network
+    except Exception:
+        model_info(name)  # without a network this fails at once, and loading only after half a minute of trying again
+        return _pretrained(name)
+
+
+def _pretrained(name: str, **where: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     with _quiet():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(name, **where)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="eager", **where)
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
     return model.eval(), tokenizer
 
 
