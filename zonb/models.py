@@ -7,13 +7,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 from torch import nn
 from tqdm import tqdm
 
@@ -125,21 +126,58 @@ def trained_lenet(
         "seed": seed,
         **shape,
         "images": hashlib.sha256(digits.images[:n_train].tobytes() + digits.labels[:n_train].tobytes()).hexdigest(),
-        "code": hashlib.sha256(b"".join(Path(file).read_bytes() for file in _SOURCES)).hexdigest(),
+    }
+
+    def train() -> None:
+        x = data.mnist_inputs(digits.images[:n_train])
+        _train(model, x, torch.from_numpy(digits.labels[:n_train]), epochs, directions.generator(seed, 1))
+
+    return remembered(model, train, name="lenet", settings=settings, sources=_SOURCES)
+
+
+def remembered(
+    model: nn.Module,
+    train: Callable[[], None],
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    sources: Sequence[str | Path],
+) -> nn.Module:
+    """The model with trained weights: trained once, then read from the cache.
+
+    Args:
+        model: freshly initialised; its weights are replaced.
+        train: trains ``model`` in place. It runs on one thread: a sum split over threads rounds differently, and
+            weights would depend on the machine's cores.
+        name: what the file's name begins with.
+        settings: everything but code that the weights follow from, as JSON takes it.
+        sources: the files of the code that they follow from.
+
+    Returns:
+        The model in evaluation mode. The cache is the folder ``$ZONB_CACHE`` (``~/.cache/zonb`` if unset); a file's key
+        is made of ``settings``, the content of ``sources`` and torch's version.
+    """
+    settings = {
+        **settings,
+        "code": hashlib.sha256(b"".join(Path(file).read_bytes() for file in sources)).hexdigest(),
         "torch": torch.__version__,
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("ZONB_CACHE", Path.home() / ".cache" / "zonb"))
     cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"lenet-{key}.safetensors"
-    with FileLock(path.with_suffix(".lock")):
+    path = cache / f"{name}-{key}.safetensors"
+    with FileLock(cache / f"{name}-{key}.lock"):
         if not path.exists():
-            x = data.mnist_inputs(digits.images[:n_train])
-            _train(model, x, torch.from_numpy(digits.labels[:n_train]), epochs, directions.generator(seed, 1))
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                train()
+            finally:
+                torch.set_num_threads(threads)
             with tempfile.TemporaryDirectory(dir=cache) as folder:
-                save_file(model.state_dict(), Path(folder) / path.name)
+                save_model(model, str(Path(folder) / path.name))
                 (Path(folder) / path.name).replace(path)
-    model.load_state_dict(load_file(path))
+    load_model(model, path)
     return model.eval()
 
 
@@ -154,15 +192,9 @@ def accuracy(model: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def _train(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, epochs: int, order: torch.Generator) -> None:
-    # One thread: a sum split over threads rounds differently, and weights would depend on the machine's cores.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
-        for _ in tqdm(range(epochs), desc="training LeNet", unit="epoch", disable=None):
-            for batch in torch.randperm(len(x), generator=order).split(64):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x[batch]), labels[batch]).backward()
-                optimizer.step()
-    finally:
-        torch.set_num_threads(threads)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    for _ in tqdm(range(epochs), desc="training LeNet", unit="epoch", disable=None):
+        for batch in torch.randperm(len(x), generator=order).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), labels[batch]).backward()
+            optimizer.step()

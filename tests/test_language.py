@@ -1,0 +1,221 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.func import functional_call, jvp, vmap
+
+from zonb import data, language, models, tangents
+
+TEXTS = ["dull .", "a big , gorgeous , sprawling swashbuckler", "so unremittingly awful that it hurts"]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The smallest member made smaller still, in a cache of its own, trained for three steps."""
+    monkeypatch.setenv("ZONB_CACHE", str(tmp_path))
+    monkeypatch.setitem(language._FAMILY, "opt-0.2m", language._Size(16, 2, 2, 0.1, 3e-3, steps=3))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return language._tokenizer([text + language.PROMPT + answer for text in TEXTS for answer in language.ANSWERS])
+
+
+@pytest.fixture(params=["opt", "llama"])
+def untrained(request, tokenizer):
+    """A tiny model of each kind of positions: learnt ones, and rotations."""
+    if request.param == "opt":
+        return language._opt(language._Size(16, 2, 2, 0.2, 0.0), tokenizer, seed=0)
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = LlamaConfig(**sizes, **heads, initializer_range=0.2, attn_implementation="eager")
+        return LlamaForCausalLM(config).eval()
+
+
+def test_the_family_grows_at_one_vocabulary(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZONB_CACHE", str(tmp_path))
+    sizes, tokens = [], set()
+    for name, size in list(language._FAMILY.items()):
+        monkeypatch.setitem(language._FAMILY, name, replace(size, steps=0))
+        model, tokenizer = language.causal_lm(name)
+        assert type(model).__name__ == "OPTForCausalLM" and not model.training
+        assert model.lm_head.weight is model.model.decoder.embed_tokens.weight
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model.config.vocab_size == len(tokenizer) == 2000
+        sizes.append(sum(p.numel() for p in model.parameters()))
+        tokens.add(tokenizer.backend_tokenizer.to_str())
+    assert sizes == [192528, 1057792, 4478208] and len(tokens) == 1
+
+
+def test_training_is_remembered_repeatable_and_leaves_the_global_generator_alone(small, monkeypatch):
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    first, _ = language.causal_lm("opt-0.2m")
+    (stored,) = small.glob("opt-0.2m-*.safetensors")
+    written = stored.stat().st_mtime_ns
+    again, _ = language.causal_lm("opt-0.2m")
+    assert stored.stat().st_mtime_ns == written
+    monkeypatch.setenv("ZONB_CACHE", str(small / "two"))
+    torch.set_num_threads(2)
+    try:
+        fresh, tokenizer = language.causal_lm("opt-0.2m")
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(before, torch.get_rng_state())
+    for a, b, c in zip(first.parameters(), again.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+    untrained = language._opt(language._FAMILY["opt-0.2m"], tokenizer, 0)
+    assert not torch.equal(untrained.lm_head.weight, first.lm_head.weight)
+    language.causal_lm("opt-0.2m", seed=1)
+    assert len(list((small / "two").glob("*.safetensors"))) == 2
+
+
+def test_weights_follow_the_code_and_those_of_the_lenet_do_not(small, monkeypatch):
+    language.causal_lm("opt-0.2m")
+    edited = small / "language.py"
+    edited.write_text("# another training")
+    monkeypatch.setattr(language, "_SOURCES", (*language._SOURCES, edited))
+    language.causal_lm("opt-0.2m")
+    assert len(list(small.glob("*.safetensors"))) == 2
+    assert language.__file__ not in models._SOURCES
+
+
+def test_batches_are_full_of_each_row_once_before_any_comes_again():
+    rows = [[k] * (1 + k % 7) for k in range(1000)]
+    batches = language._batches(rows, 125, seed=0)
+    assert sorted(row[0] for batch in batches for row in batch) == list(range(1000))
+    assert {len(batch) for batch in batches} == {8}
+    assert (
+        language._batches(rows, 3, seed=0) == language._batches(rows, 3, seed=0) != language._batches(rows, 3, seed=1)
+    )
+
+
+def test_prompts_keep_their_tail_where_a_tokenizers_own_truncation_would_cut_it(tokenizer):
+    (whole,) = tokenizer([TEXTS[1] + " It was"])["input_ids"]
+    length = len(whole) - 4
+    naive = tokenizer([TEXTS[1] + " It was"], truncation=True, max_length=length)["input_ids"][0]
+    assert not tokenizer.decode(naive).endswith("It was")
+    kept = language.prompt_batch(tokenizer, [TEXTS[1]], max_length=length)["input_ids"][0].tolist()
+    assert len(kept) == length and kept[-2:] == whole[-2:] and kept[:-2] == whole[: length - 2]
+    batch = language.prompt_batch(tokenizer, TEXTS, max_length=10)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 10)
+    for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+        assert mask.diff().ge(0).all() and mask[-1] == 1  # padded on the left
+        assert tokenizer.decode(ids[-2:]) == " It was" and ids[mask == 1][0] == tokenizer.bos_token_id
+        assert (ids[mask == 0] == tokenizer.pad_token_id).all()
+
+
+@pytest.mark.parametrize("texts, length", [(TEXTS, 3), (TEXTS, 65), ([], 32)])
+def test_impossible_prompts_are_refused(tokenizer, texts, length):
+    with pytest.raises(ValueError, match=rf"max_length={length} must be in 4\.\.64, and texts not empty"):
+        language.prompt_batch(tokenizer, texts, max_length=length)
+
+
+def test_a_padded_batch_gives_what_its_prompts_give_alone(untrained, tokenizer):
+    with torch.no_grad():
+        together = language.next_token_logits(untrained, language.prompt_batch(tokenizer, TEXTS, max_length=40))
+        assert together.shape == (3, len(tokenizer))
+        for text, row in zip(TEXTS, together, strict=True):
+            ids = torch.tensor([tokenizer(text + " It was")["input_ids"]])
+            alone = untrained(input_ids=ids).logits[0, -1]  # no mask, no positions, all logits
+            torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
+            assert alone.std() > 0.05  # the tolerance is small beside what is compared
+
+
+def test_only_the_last_logits_are_formed(untrained, tokenizer):
+    shapes = []
+
+    def watched(**batch):
+        output = untrained(**batch)
+        shapes.append(tuple(output.logits.shape))
+        return output
+
+    language.next_token_logits(watched, language.prompt_batch(tokenizer, TEXTS))
+    assert shapes == [(3, 1, len(tokenizer))]
+
+
+def test_derivatives_pass_backward_forward_and_in_parallel(untrained, tokenizer):
+    batch = language.prompt_batch(tokenizer, TEXTS, max_length=12)
+    model, x = language.NextToken(untrained), language.NextToken.inputs(batch)
+    assert torch.equal(model(x), language.next_token_logits(untrained, batch))
+    f, theta = tangents.as_function(model, x), tangents.parameter_vector(untrained)
+    u = torch.randn(2, len(theta), generator=torch.Generator().manual_seed(0))
+    along = torch.stack([jvp(f, (theta,), (row,))[1] for row in u])
+    torch.testing.assert_close(along, torch.einsum("nvd,pd->pnv", tangents.jacobian(model, x), u), rtol=1e-3, atol=1e-3)
+    steps = theta + 0.01 * u
+    torch.testing.assert_close(vmap(f)(steps), torch.stack([f(row) for row in steps]), rtol=1e-4, atol=1e-4)
+    state = {name: p.detach().clone() for name, p in untrained.named_parameters()}
+    moved = language.next_token_logits(lambda **given: functional_call(untrained, state, (), given), batch)
+    torch.testing.assert_close(moved, f(theta))
+
+
+def test_verbalisers_are_the_tokens_of_bad_and_good(tokenizer):
+    bad, good = language.verbalisers(tokenizer)
+    assert (tokenizer.decode([bad]), tokenizer.decode([good])) == (" bad", " good")
+    with pytest.raises(ValueError, match="' bad' is 4 tokens and must be one"):
+        language.verbalisers(language._tokenizer(["nothing of the kind"]))
+
+
+def test_what_the_hubs_cache_holds_is_read_without_a_network(tmp_path, tokenizer):
+    folder = tmp_path / "hub" / "models--owner--tiny"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    model = language._opt(language._Size(16, 1, 2, 0.1, 0.0), tokenizer, seed=0)
+    for part in (model, tokenizer):
+        part.save_pretrained(folder / "snapshots" / ("0" * 40))
+    code = "from zonb import language\nmodel, tokenizer = language.causal_lm('owner/tiny')\n"
+    code += "print(model.dtype, model.training, len(tokenizer), language.verbalisers(tokenizer))"
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"torch.float32 False {len(tokenizer)} {language.verbalisers(tokenizer)}\n"
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"name='opt-2m' is not available; choose one of 'opt-0\.2m', .*'owner/model'"):
+        language.causal_lm("opt-2m")
+
+
+def test_a_pretrained_model_that_is_not_there_names_the_command_that_gets_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    with pytest.raises(data.DataError, match="is missing: run 'zonb fetch smollm2-135m'"):
+        language.causal_lm("smollm2-135m")
+
+
+@pytest.mark.parametrize("how", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path, how):
+    code = "from zonb import data, language\ntry: language.causal_lm('facebook/opt-125m')\n"
+    code += "except data.DataError as error: print(error)"
+    environment = {**os.environ, "HF_HOME": str(tmp_path), **how}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("facebook/opt-125m could not be read from the Hugging Face Hub or from its cache")
+    assert "Connect to the network, or" in done.stdout and "'opt-1m'" in done.stdout
+
+
+def test_nothing_is_printed_on_the_way_to_a_model(small, tokenizer):
+    code = f"from zonb import language\nlanguage._FAMILY['opt-0.2m'] = language.{language._FAMILY['opt-0.2m']!r}\n"
+    code += "model, tokenizer = language.causal_lm('opt-0.2m')\n"
+    code += "language.next_token_logits(model, language.prompt_batch(tokenizer, ['a long film ' * 50]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_family_has_learnt_something_of_the_prompt(monkeypatch):
+    monkeypatch.setattr(language, "_train", lambda *_: pytest.skip("the family is not in the cache"))
+    test = data.reviews(split="test")
+    chance = 0.5 / len(test) ** 0.5
+    for name in language._FAMILY:
+        model, tokenizer = language.causal_lm(name)
+        with torch.no_grad():
+            logits = language.next_token_logits(model, language.prompt_batch(tokenizer, test.texts))
+        answers = logits[:, language.verbalisers(tokenizer)]
+        right = (answers.argmax(1).numpy() == test.labels).mean()
+        assert 0.5 + 4 * chance < right < 0.85, name
