@@ -39,11 +39,11 @@ class _Size:
     steps: int = 500
 
 
-# d = 192,528, 1,057,792 and 4,478,208 at one vocabulary and one context.
+# d = 192,528, 1,057,792 and 4,343,040 at one vocabulary and one context.
 _FAMILY = {
     "opt-0.2m": _Size(56, 2, 4, 0.1, 3e-3),
     "opt-1m": _Size(128, 4, 4, 0.05, 1e-3),
-    "opt-5m": _Size(256, 5, 4, 0.05, 7e-4),
+    "opt-5m": _Size(384, 2, 6, 0.05, 7e-4),
 }
 _VOCABULARY, _CONTEXT = 2000, 64
 _BATCH, _ANSWER_WEIGHT = 8, 10.0
@@ -55,9 +55,9 @@ def causal_lm(name: str, *, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedT
     """A causal language model with its tokenizer, float32, in evaluation mode.
 
     The members of the small family are OPT models of one vocabulary (V = 2,000, a byte-level BPE of the embedded
-    training reviews) and of growing d, trained on the same reviews, each followed by " It was good" or " It was bad" by
-    its label, so that the prompt means something to them and is far from solved. They are trained once, and then read
-    from the cache (as `zonb.models.trained_lenet`).
+    training reviews) and of growing d (0.19, 1.06 and 4.34 million), trained on the same reviews, each followed by " It
+    was good" or " It was bad" by its label, so that the prompt means something to them and is far from solved. They are
+    trained once, in one or two minutes for all three, and then read from the cache (as `zonb.models.trained_lenet`).
 
     Args:
         name: ``"opt-0.2m"``, ``"opt-1m"`` or ``"opt-5m"``; ``"smollm2-135m"``, a pretrained instruction model that
