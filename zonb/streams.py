@@ -24,7 +24,8 @@ from zonb.directions import Law
 u32, u64, i32, f32 = np.uint32, np.uint64, np.int32, np.float32
 
 BLOCK = 1024  # entries made together; a power of two, so that a piece starts with a block
-_SPAN = 1 << 16  # entries that one task of a thread makes
+_SPAN = 1 << 16  # entries whose squares are summed together
+_SHARED = 1 << 15  # entries from which on threads share the work
 _STAGE = 1 << 20  # entries converted at a time where numpy cannot see a tensor (half precision, other devices)
 LAWS = (directions.gaussian, directions.rademacher, directions.sphere)
 
@@ -140,10 +141,10 @@ class Stream:
             stop = min(start + span, size)
             return _add(out[start:stop], base[start:stop], offset + start, factors, out.dtype.type(keep), *words)
 
-        span = size if pool is None else _SPAN
-        if size <= span:
-            return piece(0)
-        return sum(pool.map(piece, range(0, size, span)))
+        threads = 1 if pool is None or size < _SHARED else torch.get_num_threads()
+        span = -(-size // (threads * BLOCK)) * BLOCK
+        others = [pool.submit(piece, start) for start in range(span, size, span)]
+        return piece(0) + sum(other.result() for other in others)
 
 
 def _visible(tensor: torch.Tensor) -> bool:
@@ -169,9 +170,10 @@ def _bits(bits, block, k0, k1, c1, c2, c3):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _signs(u, bits):
+    whole, words = u.view(np.int32), len(bits)
     for shift in range(32):
-        for j in range(32):
-            u[32 * shift + j] = f32(1) - f32(2) * f32(i32((bits[j] >> u32(shift)) & u32(1)))
+        for j in range(words):  # the float 1.0 with the bit as its sign
+            whole[words * shift + j] = (i32(bits[j] << u32(31 - shift)) & i32(-(2**31))) | i32(0x3F800000)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -211,8 +213,9 @@ def _normals(u, bits):
 @njit(nogil=True, cache=True, error_model="numpy")
 def _block(u, bits, block, signs, k0, k1, c1, c2, c3):
     if signs:
-        _bits(bits[: BLOCK // 32], block, k0, k1, c1, c2, c3)
-        _signs(u, bits)
+        words = bits[: BLOCK // 32]
+        _bits(words, block, k0, k1, c1, c2, c3)
+        _signs(u, words)
     else:
         _bits(bits, block, k0, k1, c1, c2, c3)
         _normals(u, bits)
@@ -225,12 +228,15 @@ def _add(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first
     changed = 0
     for start in range(0, len(out), BLOCK):
         size = min(BLOCK, len(out) - start)
-        total[:] = 0
         for i in range(len(factors)):
             _block(u, bits, (offset + start) // BLOCK, signs, k0, k1, parameter, step, u32(first + u32(i)))
             factor = factors[i]
-            for k in range(BLOCK):
-                total[k] += factor * u[k]
+            if i == 0:
+                for k in range(BLOCK):
+                    total[k] = factor * u[k]
+            else:
+                for k in range(BLOCK):
+                    total[k] += factor * u[k]
         # Slices and a 32-bit count let the compiler use vectors.
         before, after, count = base[start : start + size], out[start : start + size], i32(0)
         for k in range(size):
