@@ -1,11 +1,12 @@
 # book: the executed site in _build/html.  test: unit tests and doctests.  lint: format and style.
 # site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
+# bench: the same work done by zonb and by what a reader would use instead; a table, and _build/benchmarks.
 # Each target sets up .venv by itself; PYTHON names the interpreter to make it from (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: book test lint format site-test lock clean
+.PHONY: bench book test lint format site-test lock clean
 
 book: $(READY)
 	$(BIN)/zonb book
@@ -25,6 +26,9 @@ format: $(READY)
 
 site-test: $(READY)
 	$(BIN)/python -m pytest tests/site
+
+bench: $(READY)
+	$(BIN)/python benchmarks/zo_step.py
 
 lock: $(READY)
 	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --quiet pyproject.toml -o requirements.txt

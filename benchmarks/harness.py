@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating timings, peak memory in fresh processes, a table with the machine beside it."""
+"""What the benchmarks share: alternating timings, peak memory in fresh processes, a table that names the machine."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A zeroth-order step of a language model with 135 M parameters, against its forward passes and the published algorithm.
+"""A zeroth-order step of a model with 135 M parameters, beside its forward passes and the published algorithm.
 
 Usage: python benchmarks/zo_step.py [--repeats N] [--batch N]
 The architecture is SmolLM2-135M's with random weights: times do not depend on their values. A batch holds 8 sequences
@@ -141,8 +141,8 @@ def main() -> None:
     largest = max(parameter.nbytes for parameter in network.parameters()) / 2**20
     title = f"Zeroth-order step, {count / 1e6:.1f} M parameters, {options.batch} x {LENGTH} tokens, float32"
     notes = [
-        f"{torch.get_num_threads()} threads. Memory: what a step needs at its peak beyond the model at rest, in a process",
-        f"of its own. The largest parameter tensor has {largest:.0f} MiB.",
+        f"{torch.get_num_threads()} threads. Memory: what a step needs at its peak beyond the model at rest, in a",
+        f"process of its own. The largest parameter tensor has {largest:.0f} MiB.",
     ]
     harness.publish("zo_step", title, rows, notes)
 

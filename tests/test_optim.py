@@ -267,6 +267,29 @@ def test_a_subset_of_parameters_moves_alone():
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["0.bias"]
 
 
+def test_the_readme_example_trains():
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    scope = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        exec(code, scope)
+    start = math.log(2)
+    assert scope["optimizer"].steps == 100 and scope["loss"] < 0.9 * start
+
+
+def test_a_group_added_later_leaves_the_directions_of_the_others():
+    results = []
+    for later in (False, True):
+        model = network()
+        optimizer = ZOSGD(model[0].parameters(), 0.1, mu=1e-3)
+        if later:
+            optimizer.add_param_group({"params": list(model[2].parameters()), "lr": 0.0})
+            assert len(set(optimizer._numbered.values())) == 4
+        optimizer.step(lambda model=model: model[0].weight.sum() + model[0].bias.sum())
+        results.append(weights(model[0]))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
 class Transposed(nn.Module):
     """Reads one matrix as a view, twice, once through a list."""
 

@@ -160,7 +160,9 @@ class ZOSGD(torch.optim.Optimizer):
                 losses += [plus, minus] if self.two_sided else [minus]
             self._compare(slopes[rank::ranks], resolution)
             if self.group is not None:
-                torch.distributed.all_reduce(slopes, group=self.group)
+                shared = slopes.to(self.param_groups[0]["params"][0].device)  # where the group's backend expects it
+                torch.distributed.all_reduce(shared, group=self.group)
+                slopes = shared.cpu()
             if not slopes.isfinite().all():
                 raise FloatingPointError(
                     f"a loss of step {self.steps} is not finite (losses here: {', '.join(f'{x:g}' for x in losses)}); "
@@ -205,8 +207,9 @@ class ZOSGD(torch.optim.Optimizer):
     def _update(self, stream: Stream, slopes: torch.Tensor, pool: Executor | None) -> None:
         changed = total = 0
         for group in self.param_groups:
-            factors = (-group["lr"] / self.P * slopes).tolist()
-            keep = 1 - group["lr"] * group["weight_decay"]
+            lr = float(group["lr"])
+            factors = (-lr / self.P * slopes).tolist()
+            keep = 1 - lr * group["weight_decay"]
             for parameter in group["params"]:
                 number = self._numbered[id(parameter)]
                 target = parameter.detach().contiguous()

@@ -2,7 +2,7 @@ r"""Directions that are never stored: entry k of direction p of step t is a func
 
 Philox 4x32 with ten rounds, a counter-based generator, gives each entry its random bits, so that any piece of a
 direction can be made at any time, in any order and on any number of threads, and is the same bit for bit. A sign is one
-bit; a Gaussian pair is made of two 32-bit words by the Box-Muller transform in float32 (largest entry 6.66).
+bit; a Gaussian pair is made of two 32-bit words by the Box-Muller transform in float32 (largest entry 6.76).
 
 Source: Salmon, Moraes, Dror and Shaw (2011) for Philox; the logarithm, sine and cosine are minimax polynomials.
 """
