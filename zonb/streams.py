@@ -153,10 +153,12 @@ def _visible(tensor: torch.Tensor) -> bool:
 
 @njit(inline="always")
 def _philox(c0, c1, c2, c3, k0, k1):
+    # 32-bit words in 64-bit lanes: the compiler's vectors then need no packing between rounds.
+    low = u64(0xFFFFFFFF)
     for _ in range(10):
-        p, q = u64(0xD2511F53) * u64(c0), u64(0xCD9E8D57) * u64(c2)
-        c0, c1, c2, c3 = u32(u32(q >> u64(32)) ^ c1 ^ k0), u32(q), u32(u32(p >> u64(32)) ^ c3 ^ k1), u32(p)
-        k0, k1 = u32(k0 + u32(0x9E3779B9)), u32(k1 + u32(0xBB67AE85))
+        p, q = u64(0xD2511F53) * c0, u64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (q >> u64(32)) ^ c1 ^ k0, q & low, (p >> u64(32)) ^ c3 ^ k1, p & low
+        k0, k1 = (k0 + u64(0x9E3779B9)) & low, (k1 + u64(0xBB67AE85)) & low
     return c0, c1, c2, c3
 
 
@@ -164,8 +166,9 @@ def _philox(c0, c1, c2, c3, k0, k1):
 def _bits(bits, block, k0, k1, c1, c2, c3):
     quarter = len(bits) // 4
     for j in range(quarter):
-        a, b, c, d = _philox(u32(block * quarter + j), c1, c2, c3, k0, k1)
-        bits[j], bits[quarter + j], bits[2 * quarter + j], bits[3 * quarter + j] = a, b, c, d
+        c0 = u64(block * quarter + j) & u64(0xFFFFFFFF)
+        a, b, c, d = _philox(c0, u64(c1), u64(c2), u64(c3), u64(k0), u64(k1))
+        bits[j], bits[quarter + j], bits[2 * quarter + j], bits[3 * quarter + j] = u32(a), u32(b), u32(c), u32(d)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
