@@ -93,7 +93,7 @@ def test_the_mean_step_is_the_gradient(law):
     theta = weights(model)
     optimizer = ZOSGD(model.named_parameters(), 1.0, mu=1e-4, law=law, seed=3)
     estimates = []
-    for _ in range(4000):
+    for _ in range(1500):
         optimizer.step(closure)
         estimates.append(torch.cat([(theta[n] - p.detach()).flatten() for n, p in model.named_parameters()]))
         model.load_state_dict(theta)
