@@ -505,3 +505,12 @@ def test_the_measurement_may_arrive_in_pieces_or_not_at_all(pieces):
     facts = notebook.metadata["zonb"]
     assert notebook.cells == [] and facts["peak_mib"] == (12 if pieces else None)
     assert facts["data"] == {"b.npz": "2e"} | ({"a.npz": "1f"} if pieces else {})
+
+
+def test_a_choice_with_dots_takes_any_text():
+    (parameter,) = chapters._parameters('model = "family"  # {family, opt-1m, ...} which', "here")
+    for text in ("family", "opt-1m", "smollm2-135m", "facebook/opt-125m"):
+        assert parameter.parse(text) == text
+    for text in ("", " ", "..."):
+        with pytest.raises(chapters.ParameterError, match="model="):
+            parameter.parse(text)

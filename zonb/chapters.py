@@ -35,8 +35,8 @@ class ChapterError(ValueError):
 class Parameter:
     """One assignment of a parameters cell: ``name = default  # [low, high] what it is``.
 
-    The range stands in the comment: ``[1, 100]``, half-open ``(0, 1]`` or a choice ``{a, b}``. For a list the
-    range is that of each element.
+    The range stands in the comment: ``[1, 100]``, half-open ``(0, 1]`` or a choice ``{a, b}``, which with three
+    dots, ``{a, b, ...}``, names examples of a string and allows any. For a list the range is that of each element.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Parameter:
 
     def parse(self, text: str) -> Any:
         """The value that ``text`` from a command line stands for; checked by `check`."""
-        if isinstance(self.default, str) and text in self.choices:
+        if isinstance(self.default, str) and text in self.choices and text != "...":
             return text
         try:
             value = ast.literal_eval(text)
@@ -74,7 +74,8 @@ class Parameter:
         if type(value) is not kind:
             raise ParameterError(f"{self.name}={value!r} must be of type {kind.__name__}, as in {self.default!r}")
         if self.choices:
-            inside = str(value) in self.choices
+            free = "..." in self.choices and kind is str and value.strip()
+            inside = value != "..." and bool(free or str(value) in self.choices)
         else:
             above = value > self.low if self.low_open else value >= self.low
             inside = above and (value < self.high if self.high_open else value <= self.high)
