@@ -1,10 +1,12 @@
 import copy
 import math
 import os
+import pickle
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -290,6 +292,61 @@ def test_a_group_added_later_leaves_the_directions_of_the_others():
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["copy", "pickle"]
+)
+def test_a_copy_goes_on_as_the_original(copied):
+    model = network()
+    optimizer = ZOSGD(list(model.named_parameters())[::-1], 0.1, law=copied(directions.rademacher), P=2, seed=3)
+    optimizer.step(loss_of(model))
+    other_model, other = copied((model, optimizer))
+    for each, its in ((model, optimizer), (other_model, other)):
+        its.step(loss_of(each))
+    assert same(other_model, weights(model)) and other.steps == 2
+    moved = [(a - b).abs() for a, b in zip(network()[0].weight[0], model[0].weight[0], strict=True)]
+    assert len({round(value.item(), 6) for value in moved}) <= 4  # signs, not a silent Gaussian
+
+
+def test_a_state_carries_its_numbering_to_an_optimiser_without_names():
+    model = nn.Sequential(nn.Linear(3, 2))  # named bias before weight
+    named, plain = ZOSGD(model.named_parameters(), 0.1), ZOSGD(model.parameters(), 0.1)
+    assert named._numbered != plain._numbered
+    plain.load_state_dict(named.state_dict())
+    assert named._numbered == plain._numbered
+
+
+def test_one_sided_steps_leave_operations_in_place_without_effect():
+    table = nn.Embedding(5, 4, max_norm=0.1)
+    before = weights(table)
+    ZOSGD(table.parameters(), 0.0, two_sided=False, mu=1e-3).step(lambda: table(torch.tensor([1, 2])).sum())
+    assert same(table, before)
+
+
+def test_a_wrong_index_is_an_error_as_it_is_for_the_module():
+    table = nn.Embedding(5, 4)
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match="out of range"):
+            ZOSGD(table.parameters(), 0.1).step(lambda index=index: table(torch.tensor([index])).sum())
+
+
+def test_a_parameter_that_is_not_read_is_named():
+    model = network()
+    with pytest.warns(UserWarning, match="read 2 of 4"):
+        ZOSGD(model.parameters(), 0.1).step(lambda: model[0](batch()[0]).sum())
+
+
+def test_odd_parameters_are_perturbed():
+    class Two(NamedTuple):
+        a: torch.Tensor
+        b: torch.Tensor
+
+    w, scalar, empty = nn.Parameter(torch.ones(2)), nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.zeros(0, 3))
+    optimizer = ZOSGD([w, scalar, empty], 0.1, mu=0.1)
+    seen = []
+    optimizer.step(lambda: seen.append(torch.stack(Two(w, w))) or (seen[-1].sum() * scalar + empty.sum()))
+    assert not torch.equal(seen[0], seen[1]) and torch.equal(seen[0][0], seen[0][1])
+
+
 class Transposed(nn.Module):
     """Reads one matrix as a view, twice, once through a list."""
 
@@ -399,7 +456,10 @@ def test_a_model_that_reads_no_parameter_is_named():
         ({"weight_decay": -0.1}, "weight_decay=-0.1"),
         ({"mu": 0.0}, "mu=0.0"),
         ({"P": 0}, "P=0"),
+        ({"mu": math.inf}, "mu=inf"),
         ({"P": 1.5}, "P=1.5"),
+        ({"seed": 1.5}, "seed=1.5"),
+        ({"seed": 2**64}, "seed=18446744073709551616"),
         ({"seed": -1}, "seed=-1"),
         ({"law": directions.laplace}, "no stream of Laplace"),
     ],
@@ -412,6 +472,17 @@ def test_bad_settings_are_refused_by_name(settings, message):
 def test_unfit_parameters_and_losses_are_refused():
     with pytest.raises(ValueError, match="int64"):
         ZOSGD([nn.Parameter(torch.ones(3, dtype=torch.int64), requires_grad=False)], 0.1)
+    with pytest.raises(ValueError, match="given twice"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch itself only warns
+        w = nn.Parameter(torch.ones(3))
+        ZOSGD([w, w], 0.1)
+    with pytest.raises(ValueError, match="lr=-1"):
+        optimizer = ZOSGD([nn.Parameter(torch.ones(3))], 0.1)
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))], "lr": -1})
+    assert len(optimizer.param_groups) == 1
+    assert ZOSGD(network().double().parameters(), 0.1).mu == pytest.approx(
+        ZOSGD(network().parameters(), 0.1).mu * 2 ** (-29 / 3), rel=1e-3
+    )
     with pytest.raises(ValueError, match="sets no scale"):
         ZOSGD([nn.Parameter(torch.zeros(3))], 0.1)
     model = network()
@@ -467,11 +538,12 @@ sent = []
 if "RANK" in os.environ:
     dist.init_process_group("gloo")
     group = dist.group.WORLD
-    for name in ("all_reduce", "broadcast", "all_gather", "send", "all_to_all", "reduce", "gather"):
+    sending = ("all_", "broad", "send", "isend", "reduce", "gather", "scatter")
+    for name in [name for name in dir(dist) if name.startswith(sending)]:
         real = getattr(dist, name)
-        setattr(dist, name, lambda t, *a, real=real, **k: sent.append(t.nbytes) or real(t, *a, **k))
+        setattr(dist, name, lambda t, *a, real=real, **k: sent.append(getattr(t, "nbytes", -1)) or real(t, *a, **k))
 model = network()
-optimizer = ZOSGD(model.named_parameters(), 0.1, P=5, two_sided=sys.argv[3] == "two", group=group)
+optimizer = ZOSGD(model.named_parameters(), 0.1, P=int(sys.argv[4]), two_sided=sys.argv[3] == "two", group=group)
 for _ in range(4):
     optimizer.step(loss_of(model))
 rank = os.environ.get("RANK", "alone")
@@ -479,11 +551,11 @@ torch.save({"model": model.state_dict(), "sent": sent}, f"{sys.argv[2]}/{rank}.p
 """
 
 
-@pytest.mark.parametrize("sides", ["two", "one"])
-def test_ranks_that_share_the_directions_equal_one_process_bit_for_bit(tmp_path, sides):
+@pytest.mark.parametrize(("sides", "P"), [("two", 5), ("one", 1)])
+def test_ranks_that_share_the_directions_equal_one_process_bit_for_bit(tmp_path, sides, P):
     script = tmp_path / "rank.py"
     script.write_text(_RANK)
-    arguments = [str(script), str(ROOT / "tests"), str(tmp_path), sides]
+    arguments = [str(script), str(ROOT / "tests"), str(tmp_path), sides, str(P)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run([sys.executable, *arguments], check=True, env=environment)
@@ -491,4 +563,4 @@ def test_ranks_that_share_the_directions_equal_one_process_bit_for_bit(tmp_path,
     alone, *ranks = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone", "0", "1"))
     for rank in ranks:
         assert all(torch.equal(rank["model"][name], value) for name, value in alone["model"].items())
-        assert rank["sent"] == [8 * 5] * 4  # P float64 numbers a step, and nothing else
+        assert rank["sent"] == [8 * P] * 4  # P float64 numbers a step, and nothing else

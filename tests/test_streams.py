@@ -130,6 +130,20 @@ def test_half_precision_rounds_the_float32_sum_once(dtype):
     assert torch.equal(out, exact.to(dtype)) and changed == int((out != base).sum()) < size
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_rows_are_those_of_the_whole_in_every_precision(dtype):
+    table = entries(directions.gaussian, 5000, seed=9).to(dtype).view(500, 10).T.contiguous().T  # rows not contiguous
+    stream, rows = Stream(directions.gaussian, 1, 2), torch.tensor([0, 7, 499])
+    whole = torch.empty(500, 10, dtype=dtype)
+    stream.add(whole, table, [0.3], first=1, parameter=4)
+    assert torch.equal(stream.add_to_rows(table, rows, 0.3, first=1, parameter=4)[0], whole[rows])
+
+
+def test_a_law_without_a_stream_is_refused():
+    with pytest.raises(ValueError, match="no stream of Laplace"):
+        Stream(directions.laplace, 0, 0)
+
+
 def test_the_squared_norm_is_that_of_the_entries():
     u = entries(directions.gaussian, 200_000).double()
     found = Stream(directions.gaussian, 3, 5).square_norm(200_000, first=2, parameter=1)

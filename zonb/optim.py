@@ -2,7 +2,7 @@ r"""Zeroth-order stochastic gradient descent as a torch optimiser, in the memory
 
 A step evaluates the loss at :math:`\theta\pm\mu u_p` for P directions and never at a stored copy: while the model runs,
 each operation that reads a parameter is handed its perturbed values, made for that operation and dropped after it. The
-stored parameters change in the update alone, so that nothing drifts and a failed step leaves no trace.
+stored parameters change in the update alone, so that nothing drifts and a step that fails before it leaves no trace.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ZOSGD(torch.optim.Optimizer):
 
     Attributes:
         steps: steps done.
-        moved: share of the entries read that the last perturbation changed after rounding.
+        moved: share of the entries read that the last step's perturbations changed after rounding.
         updated: share of all entries that the last update changed after rounding.
 
     Raises:
@@ -95,15 +95,15 @@ class ZOSGD(torch.optim.Optimizer):
             raise ValueError(f"no stream of {law.name} directions; choose one of {', '.join(one.name for one in LAWS)}")
         if not 1 <= P < 2**32 or P != int(P):
             raise ValueError(f"P={P} must be a whole number of directions, at least 1")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed={seed} must be in 0..2^64 - 1")
+        if not 0 <= seed < 2**64 or seed != int(seed):
+            raise ValueError(f"seed={seed} must be a whole number in 0..2^64 - 1")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self._check_groups()
         self._numbered = self._number()
         self.mu = self._default_mu(two_sided) if mu is None else mu
         if not 0 < self.mu < math.inf:
             raise ValueError(f"mu={self.mu} must be positive and finite")
-        self.P, self.law, self.two_sided, self.seed, self.group = int(P), law, two_sided, seed, group
+        self.P, self.law, self.two_sided, self.seed, self.group = int(P), law, two_sided, int(seed), group
         self.steps, self.moved, self.updated = 0, math.nan, math.nan
         self._square = math.nan  # of recent differences of two losses
 
@@ -114,19 +114,20 @@ class ZOSGD(torch.optim.Optimizer):
         Args:
             closure: evaluates the loss on the step's batch and returns it, a number or a tensor with one entry; called
                 2P times (one-sided: P + 1 times) without gradients. It must be deterministic: evaluation mode, no
-                dropout. The model must read its parameters through torch operations (compiled or scripted modules
-                do not).
+                dropout. The model must read its parameters through torch operations in the calling thread (compiled
+                or scripted modules, and torch.func transforms of a parameter, do not).
 
         Returns:
-            The mean of the losses at :math:`\theta\pm\mu u_p` (one-sided: the loss at :math:`\theta`) of this process.
+            The mean of the losses at :math:`\theta\pm\mu u_p` (one-sided: the loss at :math:`\theta`) of this process;
+            NaN on a rank without directions.
 
         Raises:
             FloatingPointError: a loss is NaN or infinite; parameters and ``steps`` are as before.
             RuntimeError: the closure reads none of the parameters.
 
         Warns:
-            UserWarning: the perturbation changes fewer than half of the parameters it meets, the two losses differ by
-                less than they are rounded to, or the closure draws random numbers.
+            UserWarning: the perturbation changes fewer than half of the entries it meets, two losses differ by less
+                than they are rounded to, a parameter is not read, or the closure draws from torch's CPU generator.
         """
         stream = Stream(self.law, self.seed, self.steps)
         rank, ranks = 0, 1
@@ -137,7 +138,11 @@ class ZOSGD(torch.optim.Optimizer):
             slopes = torch.zeros(self.P, dtype=torch.float64)
             losses: list[float] = []
             changed, entries, resolution = 0, 0, 0.0
-            base = None if self.two_sided else _number_of(closure())[0]
+            drew, read = False, set()
+            base = None
+            if not self.two_sided:
+                with _Perturbed(stream, 0, 0.0, self._numbered, pool):
+                    base = _number_of(closure())[0]
             for p in range(rank, self.P, ranks):
                 radius = self._radius(stream, p)
                 signs = (1, -1) if self.two_sided else (1,)
@@ -146,11 +151,9 @@ class ZOSGD(torch.optim.Optimizer):
                     with _Perturbed(stream, p, sign * self.mu * radius, self._numbered, pool) as view:
                         state = torch.get_rng_state()
                         ends.append(_number_of(closure()))
-                        drew = not torch.equal(state, torch.get_rng_state())
-                    changed, entries = changed + view.changed, entries + view.entries
-                if drew:
-                    _warn("the closure draws random numbers, and two losses differ by them; call model.eval()")
-                if view.entries == 0:
+                        drew = drew or not torch.equal(state, torch.get_rng_state())
+                    changed, entries, read = changed + view.changed, entries + view.entries, read | view.read
+                if not read:
                     raise RuntimeError(
                         "the closure read none of the optimiser's parameters through a torch operation; give the "
                         "parameters of the model it runs, neither compiled nor scripted"
@@ -158,7 +161,6 @@ class ZOSGD(torch.optim.Optimizer):
                 (plus, resolution), (minus, _) = ends[0], ends[-1] if self.two_sided else (base, 0.0)
                 slopes[p] = (plus - minus) / (self.mu * len(signs)) * radius
                 losses += [plus, minus] if self.two_sided else [minus]
-            self._compare(slopes[rank::ranks], resolution)
             if self.group is not None:
                 shared = slopes.to(self.param_groups[0]["params"][0].device)  # where the group's backend expects it
                 torch.distributed.all_reduce(shared, group=self.group)
@@ -168,6 +170,19 @@ class ZOSGD(torch.optim.Optimizer):
                     f"a loss of step {self.steps} is not finite (losses here: {', '.join(f'{x:g}' for x in losses)}); "
                     "parameters are as before. Take a smaller lr or mu, or check the batch"
                 )
+            if drew:
+                _warn("the closure draws random numbers, and two losses differ by them; call model.eval()")
+            if losses and len(read) < len(self._numbered):
+                _warn(
+                    f"the closure read {len(read)} of {len(self._numbered)} parameter tensors; the others move by "
+                    "noise alone. Leave them out, or run the model neither compiled nor scripted"
+                )
+            self._square = self._recent(slopes[rank::ranks])
+            if math.sqrt(self._square) < resolution:
+                _warn(
+                    f"two losses differ by {math.sqrt(self._square):.1e}, less than the {resolution:.1e} they are "
+                    f"rounded to: take a larger mu than {self.mu:g}, or compute the loss in higher precision"
+                )
             self.moved = changed / entries if entries else math.nan
             if self.moved < 0.5:
                 _warn(
@@ -176,12 +191,15 @@ class ZOSGD(torch.optim.Optimizer):
                 )
             self._update(stream, slopes, pool)
         self.steps += 1
-        return math.fsum(losses) / len(losses) if losses else math.nan
+        if not losses:  # a rank without directions
+            return math.nan if base is None else base
+        return math.fsum(losses) / len(losses)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of any torch optimiser, and under ``"zo"`` what the directions follow from."""
         settings = {"seed": self.seed, "steps": self.steps, "mu": self.mu, "P": self.P, "two_sided": self.two_sided}
-        return super().state_dict() | {"zo": settings | {"law": self.law.name}}
+        numbers = [self._numbered[id(parameter)] for parameter in self._parameters()]
+        return super().state_dict() | {"zo": settings | {"law": self.law.name, "numbers": numbers}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume: the next step is bit for bit the one that would have followed.
@@ -193,16 +211,39 @@ class ZOSGD(torch.optim.Optimizer):
             raise ValueError(f"no entry 'zo' among {', '.join(map(repr, state_dict))}: not the state of a ZOSGD")
         super().load_state_dict({name: value for name, value in state_dict.items() if name != "zo"})
         settings = dict(state_dict["zo"])
+        numbers = settings.pop("numbers")
+        self._numbered = {id(parameter): k for parameter, k in zip(self._parameters(), numbers, strict=True)}
         self.law = {law.name: law for law in LAWS}[settings.pop("law")]
         for name, value in settings.items():
             setattr(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, in memory or on disk: everything but the process group."""
+        own = {name: getattr(self, name) for name in ("mu", "P", "two_sided", "seed", "steps", "moved", "updated")}
+        numbers = [self._numbered[id(parameter)] for parameter in self._parameters()]
+        own |= {"law": self.law.name, "group": None, "_square": self._square, "_numbered": numbers}
+        return super().__getstate__() | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Number the copied parameters as those they were copied from."""
+        super().__setstate__(state)
+        if isinstance(state.get("law"), str):
+            self.law = {law.name: law for law in LAWS}[state["law"]]
+            self._numbered = {id(q): k for q, k in zip(self._parameters(), state["_numbered"], strict=True)}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as for any torch optimiser; directions of parameters without names keep their numbers."""
         super().add_param_group(param_group)
         if hasattr(self, "_numbered"):
-            self._check_groups()
+            try:
+                self._check_groups()
+            except ValueError:
+                self.param_groups.pop()
+                raise
             self._numbered = self._number()
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _update(self, stream: Stream, slopes: torch.Tensor, pool: Executor | None) -> None:
         changed = total = 0
@@ -220,25 +261,22 @@ class ZOSGD(torch.optim.Optimizer):
                 total += parameter.numel()
         self.updated = changed / total
 
-    def _compare(self, slopes: torch.Tensor, resolution: float) -> None:
-        """Warn if differences of losses, over the last steps or so, are mere rounding."""
+    def _recent(self, slopes: torch.Tensor) -> float:
+        """Mean square of two losses' difference over the last steps or so: a single one may be small by chance."""
         square = (slopes * self.mu * (1 + self.two_sided)).square().mean().item()
-        self._square = square if math.isnan(self._square) else 0.9 * self._square + 0.1 * square
-        if math.sqrt(self._square) < resolution:
-            _warn(
-                f"two losses differ by {math.sqrt(self._square):.1e}, less than the {resolution:.1e} they are rounded "
-                f"to: take a larger mu than {self.mu:g}, or compute the loss in higher precision"
-            )
+        return square if math.isnan(self._square) else 0.9 * self._square + 0.1 * square
 
     def _radius(self, stream: Stream, p: int) -> float:
         """What a Gaussian direction is multiplied by, so that it is of the law."""
-        if self.law is not directions.sphere:
+        if self.law != directions.sphere:
             return 1.0
-        numbered = [(q, self._numbered[id(q)]) for group in self.param_groups for q in group["params"]]
+        numbered = [(q, self._numbered[id(q)]) for q in self._parameters()]
         squares = [stream.square_norm(q.numel(), first=p, parameter=number) for q, number in numbered]
         return math.sqrt(sum(q.numel() for q, _ in numbered) / math.fsum(squares))
 
     def _check_groups(self) -> None:
+        if len({id(parameter) for parameter in self._parameters()}) < len(self._parameters()):
+            raise ValueError("a parameter is given twice; list tied parameters once")
         for group in self.param_groups:
             for name in ("lr", "weight_decay"):
                 if not 0 <= group[name] < math.inf:
@@ -249,15 +287,18 @@ class ZOSGD(torch.optim.Optimizer):
 
     def _number(self) -> dict[int, int]:
         """Each parameter's number: its rank by name, so that grouping does not matter, or its place."""
-        everything = [parameter for group in self.param_groups for parameter in group["params"]]
+        everything = self._parameters()
         names = [name for group in self.param_groups for name in group.get("param_names", [])]
         if names:
             everything = [parameter for _, parameter in sorted(zip(names, everything, strict=True), key=lambda x: x[0])]
         return {id(parameter): number for number, parameter in enumerate(everything)}
 
     def _default_mu(self, two_sided: bool) -> float:
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        squares = math.fsum(torch.linalg.vector_norm(q.detach(), dtype=torch.float32).item() ** 2 for q in parameters)
+        parameters = self._parameters()
+        squares = math.fsum(
+            torch.linalg.vector_norm(q.detach(), dtype=torch.promote_types(q.dtype, torch.float32)).item() ** 2
+            for q in parameters
+        )
         if squares == 0:
             raise ValueError("all parameters are zero, so their length sets no scale; give mu")
         eps = max(torch.finfo(parameter.dtype).eps for parameter in parameters)
@@ -272,12 +313,18 @@ class _Perturbed(TorchFunctionMode):
         super().__init__()
         self.stream, self.p, self.radius, self.numbered, self.pool = stream, p, radius, numbered, pool
         self.changed = self.entries = 0
+        self.read: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _METADATA:
             return func(*args, **(kwargs or {}))
         if func is torch.nn.functional.embedding and self._knows(args[1]) and kwargs.get("max_norm") is None:
+            self.read.add(id(args[1]))
+            if self.radius == 0:
+                return func(*args, **kwargs)
             rows, places = args[0].unique(return_inverse=True)
+            if rows.numel() and not 0 <= rows[0] <= rows[-1] < len(args[1]):
+                raise IndexError("index out of range in self")
             table, changed = self.stream.add_to_rows(
                 args[1], rows, self.radius, first=self.p, parameter=self.numbered[id(args[1])]
             )
@@ -290,6 +337,9 @@ class _Perturbed(TorchFunctionMode):
 
     def _seen(self, value: Any) -> Any:
         if self._knows(value):
+            self.read.add(id(value))
+            if self.radius == 0:  # the stored values, safe from operations in place
+                return value.detach().clone()
             moved = torch.empty_like(value, memory_format=torch.contiguous_format)
             number = self.numbered[id(value)]
             self._count(
@@ -297,7 +347,8 @@ class _Perturbed(TorchFunctionMode):
             )
             return moved
         if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-            return type(value)(map(self._seen, value)) if not hasattr(value, "_fields") else value
+            seen = map(self._seen, value)
+            return type(value)(*seen) if hasattr(value, "_fields") else type(value)(seen)
         if isinstance(value, dict):
             return {key: self._seen(item) for key, item in value.items()}
         return value
@@ -317,4 +368,4 @@ def _number_of(loss: Any) -> tuple[float, float]:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=3)
+    warnings.warn(message, UserWarning, stacklevel=5)  # the caller of step, above torch's own wrappers

@@ -40,6 +40,9 @@ class Stream:
         seed: of the whole run, in [0, 2^64).
         step: number of the step, in [0, 2^32).
 
+    Raises:
+        ValueError: another law.
+
     >>> stream = Stream(directions.rademacher, seed=0, step=0)
     >>> out = torch.zeros(4)
     >>> stream.add(out, out, [0.5], first=0, parameter=0)
@@ -51,6 +54,12 @@ class Stream:
     law: Law
     seed: int
     step: int
+
+    def __post_init__(self) -> None:
+        """Refuse laws that have no stream."""
+        if self.law not in LAWS:
+            known = ", ".join(law.name for law in LAWS)
+            raise ValueError(f"no stream of {self.law.name} directions; choose one of {known}")
 
     def add(
         self,
@@ -108,7 +117,13 @@ class Stream:
         base = table.detach()[rows]
         stage = base if _visible(base) else base.to("cpu", torch.float32)
         out = torch.empty_like(stage)
-        _add_rows(out.numpy(), stage.numpy(), rows.cpu().numpy(), f32(coefficient), *self._words(first, parameter))
+        _add_rows(
+            out.numpy(),
+            stage.numpy(),
+            rows.cpu().numpy(),
+            out.numpy().dtype.type(coefficient),
+            *self._words(first, parameter),
+        )
         result = out.to(base.dtype).to(base.device)
         return result, int((result != base).sum())
 
@@ -120,7 +135,7 @@ class Stream:
 
     def _words(self, first: int, parameter: int) -> tuple[bool, u32, u32, u32, u32, u32]:
         low, high = self.seed & 0xFFFFFFFF, self.seed >> 32
-        return self.law is directions.rademacher, u32(low), u32(high), u32(parameter), u32(self.step), u32(first)
+        return self.law == directions.rademacher, u32(low), u32(high), u32(parameter), u32(self.step), u32(first)
 
     def _add(
         self,
@@ -136,6 +151,8 @@ class Stream:
         words = self._words(first, parameter)
         factors = np.asarray(coefficients, dtype=out.dtype)
         size = len(out)
+        if size == 0:
+            return 0
 
         def piece(start: int) -> int:
             stop = min(start + span, size)
@@ -253,7 +270,7 @@ def _add(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first
 @njit(nogil=True, cache=True, error_model="numpy")
 def _add_rows(out, base, rows, factor, signs, k0, k1, parameter, step, first):
     u, bits = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint32)
-    current, width = -1, base.shape[1]
+    current, width = -2, base.shape[1]
     for r in range(len(rows)):
         for k in range(width):
             entry = rows[r] * width + k
