@@ -63,7 +63,9 @@ def _record(options: argparse.Namespace, root: Path) -> int:
     chapter = _chapter(root, options.chapter)
     given = _given(chapter, options.parameter)
     labels = [options.profile] if options.profile != "quick" else []
-    labels += [f"{name}-{value}" for name, value in given.items()]
+    # Words name a record; numbers do if there are no words, since many of them make no name.
+    words = {name: value for name, value in given.items() if isinstance(value, str)}
+    labels += [f"{name}-{value}" for name, value in (words or given).items()]
     if not labels:
         raise RunnerError("a record is of other than the default parameters: give --profile or -p NAME=VALUE")
     item = plan(root, chapter, given, options.profile)
