@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from zonb import chapters, runner
+from zonb import chapters, cli, runner
 
 
 def text_of(path):
@@ -514,3 +514,19 @@ def test_a_choice_with_dots_takes_any_text():
     for text in ("", " ", "..."):
         with pytest.raises(chapters.ParameterError, match="model="):
             parameter.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["source=full", "n_runs=40", "seed=1"], "10-images-source-full"),
+        (["n_runs=40", "seed=1"], "10-images-n-runs-40-seed-1"),
+    ],
+)
+def test_words_name_a_record_and_numbers_only_where_there_are_none(monkeypatch, given, name):
+    names = []
+    monkeypatch.chdir(chapters.PACKAGE.parent)
+    monkeypatch.setattr(cli, "_finish", lambda runs, options: 0)
+    monkeypatch.setattr(cli, "record", lambda root, item, name: names.append(name) or root / name)
+    assert cli.main(["record", "10", *(part for pair in given for part in ("-p", pair))]) == 0
+    assert names == [name]
