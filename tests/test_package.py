@@ -13,7 +13,7 @@ import zonb
 
 FOLDER = Path(zonb.__file__).parent
 # Lowest floor first: a module imports only those before it.
-FLOORS = ["data", "directions", "streams", "optim", "tangents", "kernels", "theory", "models", "language", "plots"]
+FLOORS = ["data", "directions", "streams", "tangents", "optim", "kernels", "theory", "models", "language", "plots"]
 FLOORS += ["claims", "chapters", "runner", "pages", "cli"]
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 

@@ -135,7 +135,7 @@ def test_a_radius_that_is_not_positive_is_refused(mu):
 
 
 def test_other_misuse_is_refused():
-    with pytest.raises(ValueError, match="theta is zero"):
+    with pytest.raises(ValueError, match="sets no scale"):
         T.default_mu(torch.zeros(3))
     with pytest.raises(ValueError, match="no rule"):
         T.default_mu(torch.ones(3), difference=max)

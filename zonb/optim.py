@@ -1,18 +1,22 @@
 r"""Zeroth-order stochastic gradient descent as a torch optimiser, in the memory of inference.
 
 A step evaluates the loss at :math:`\theta\pm\mu u_p` for P directions and never at a stored copy: while the model runs,
-each operation that reads a parameter is handed its perturbed values, made for that operation and dropped after it. The
-stored parameters change in the update alone, so that nothing drifts and a step that fails before it leaves no trace.
+each operation that reads a parameter is handed its perturbed values, made for that operation in a place that the next
+one uses again. The stored parameters change in the update alone, so that nothing drifts and a step that fails before it
+leaves no trace.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from torch.overrides import TorchFunctionMode
@@ -20,12 +24,15 @@ from torch.overrides import TorchFunctionMode
 from zonb import directions
 from zonb.directions import Law
 from zonb.streams import LAWS, Stream
+from zonb.tangents import central_difference, default_mu, forward_difference
 
 # Questions about a tensor that do not read its values.
 _PROPERTIES = ("device", "dtype", "grad", "grad_fn", "is_cpu", "is_cuda", "is_leaf", "layout", "ndim", "requires_grad")
 _METHODS = ("dim", "is_contiguous", "is_floating_point", "numel", "requires_grad_", "size", "stride")
 _METADATA = {getattr(torch.Tensor, name).__get__ for name in (*_PROPERTIES, "shape")}
 _METADATA |= {getattr(torch.Tensor, name) for name in _METHODS} | {torch.is_floating_point, torch.numel}
+_SETTINGS = ("seed", "steps", "mu", "P", "two_sided", "moved", "updated", "_square")
+_LINE = 64  # bytes that processors and libraries like tensors to be aligned to
 
 
 class ZOSGD(torch.optim.Optimizer):
@@ -36,18 +43,16 @@ class ZOSGD(torch.optim.Optimizer):
         \quad\text{or}\quad \frac{L(\theta+\mu u_p)-L(\theta)}{\mu}\ \text{(one-sided)}
 
     Unbiased for the gradient of L up to :math:`O(\mu^2)` (one-sided: :math:`O(\mu)`), in every entry. Memory beyond
-    that of the closure's forward pass: the perturbed values of the parameters that one operation reads (of an
-    embedding, the rows looked up). Directions follow from ``seed``, the number of the step and of the direction
-    (`zonb.streams`). They do not depend on threads, nor on how parameters are grouped if these are given by name
-    (otherwise on their order), nor on any global random state, which is not touched.
+    that of the closure's forward pass: the size of the largest parameter, or of the largest set of them that one
+    operation reads (of an embedding, the rows looked up). Directions follow from ``seed``, the number of the step and
+    of the direction (`zonb.streams`). They do not depend on threads, nor on how parameters are grouped if these are
+    given by name (otherwise on their order), nor on any global random state, which is not touched.
 
     Args:
         params: parameters, named parameters or groups of either, as for any torch optimiser; a subset of a model's
             will do. Groups may have their own ``lr`` and ``weight_decay``. Float32, float64, float16 or bfloat16.
         lr: the step :math:`\eta`, at least 0.
-        mu: the smoothing radius :math:`\mu`, in units of the parameters. If not given, :math:`\epsilon^{1/3}` times the
-            root mean square of the parameters (one-sided: :math:`\epsilon^{1/2}`), with :math:`\epsilon` the machine
-            epsilon of the coarsest parameter, as in `zonb.tangents.default_mu`.
+        mu: the smoothing radius :math:`\mu`, in units of the parameters; `zonb.tangents.default_mu` if not given.
         P: number of directions a step.
         law: `gaussian`, `rademacher` or `sphere` of `zonb.directions`.
         two_sided: central differences, 2P losses a step; otherwise one-sided ones, P + 1 losses.
@@ -100,7 +105,9 @@ class ZOSGD(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self._check_groups()
         self._numbered = self._number()
-        self.mu = self._default_mu(two_sided) if mu is None else mu
+        self.mu = mu
+        if mu is None:
+            self.mu = default_mu(self._parameters(), difference=central_difference if two_sided else forward_difference)
         if not 0 < self.mu < math.inf:
             raise ValueError(f"mu={self.mu} must be positive and finite")
         self.P, self.law, self.two_sided, self.seed, self.group = int(P), law, two_sided, int(seed), group
@@ -135,25 +142,23 @@ class ZOSGD(torch.optim.Optimizer):
             rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
             pool = threads if torch.get_num_threads() > 1 else None
+            view = _Perturbed(stream, self._numbered, _Place(max(map(_room, self._parameters()))), pool)
             slopes = torch.zeros(self.P, dtype=torch.float64)
             losses: list[float] = []
-            changed, entries, resolution = 0, 0, 0.0
-            drew, read = False, set()
-            base = None
+            resolution, drew, base = 0.0, False, None
             if not self.two_sided:
-                with _Perturbed(stream, 0, 0.0, self._numbered, pool):
+                with view.along(0, 0.0):
                     base = _number_of(closure())[0]
             for p in range(rank, self.P, ranks):
                 radius = self._radius(stream, p)
                 signs = (1, -1) if self.two_sided else (1,)
                 ends = []
                 for sign in signs:
-                    with _Perturbed(stream, p, sign * self.mu * radius, self._numbered, pool) as view:
+                    with view.along(p, sign * self.mu * radius):
                         state = torch.get_rng_state()
                         ends.append(_number_of(closure()))
                         drew = drew or not torch.equal(state, torch.get_rng_state())
-                    changed, entries, read = changed + view.changed, entries + view.entries, read | view.read
-                if not read:
+                if not view.read:
                     raise RuntimeError(
                         "the closure read none of the optimiser's parameters through a torch operation; give the "
                         "parameters of the model it runs, neither compiled nor scripted"
@@ -170,25 +175,9 @@ class ZOSGD(torch.optim.Optimizer):
                     f"a loss of step {self.steps} is not finite (losses here: {', '.join(f'{x:g}' for x in losses)}); "
                     "parameters are as before. Take a smaller lr or mu, or check the batch"
                 )
-            if drew:
-                _warn("the closure draws random numbers, and two losses differ by them; call model.eval()")
-            if losses and len(read) < len(self._numbered):
-                _warn(
-                    f"the closure read {len(read)} of {len(self._numbered)} parameter tensors; the others move by "
-                    "noise alone. Leave them out, or run the model neither compiled nor scripted"
-                )
             self._square = self._recent(slopes[rank::ranks])
-            if math.sqrt(self._square) < resolution:
-                _warn(
-                    f"two losses differ by {math.sqrt(self._square):.1e}, less than the {resolution:.1e} they are "
-                    f"rounded to: take a larger mu than {self.mu:g}, or compute the loss in higher precision"
-                )
-            self.moved = changed / entries if entries else math.nan
-            if self.moved < 0.5:
-                _warn(
-                    f"mu={self.mu:g} changes {self.moved:.1%} of the parameters it meets, the others are rounded back: "
-                    "take a larger mu, or parameters in higher precision"
-                )
+            self.moved = view.changed / view.entries if view.entries else math.nan
+            self._warn(drew, len(view.read), resolution)
             self._update(stream, slopes, pool)
         self.steps += 1
         if not losses:  # a rank without directions
@@ -197,9 +186,7 @@ class ZOSGD(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of any torch optimiser, and under ``"zo"`` what the directions follow from."""
-        settings = {"seed": self.seed, "steps": self.steps, "mu": self.mu, "P": self.P, "two_sided": self.two_sided}
-        numbers = [self._numbered[id(parameter)] for parameter in self._parameters()]
-        return super().state_dict() | {"zo": settings | {"law": self.law.name, "numbers": numbers}}
+        return super().state_dict() | {"zo": self._settings()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume: the next step is bit for bit the one that would have followed.
@@ -210,26 +197,18 @@ class ZOSGD(torch.optim.Optimizer):
         if "zo" not in state_dict:
             raise ValueError(f"no entry 'zo' among {', '.join(map(repr, state_dict))}: not the state of a ZOSGD")
         super().load_state_dict({name: value for name, value in state_dict.items() if name != "zo"})
-        settings = dict(state_dict["zo"])
-        numbers = settings.pop("numbers")
-        self._numbered = {id(parameter): k for parameter, k in zip(self._parameters(), numbers, strict=True)}
-        self.law = {law.name: law for law in LAWS}[settings.pop("law")]
-        for name, value in settings.items():
-            setattr(self, name, value)
+        self._resume(state_dict["zo"])
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, in memory or on disk: everything but the process group."""
-        own = {name: getattr(self, name) for name in ("mu", "P", "two_sided", "seed", "steps", "moved", "updated")}
-        numbers = [self._numbered[id(parameter)] for parameter in self._parameters()]
-        own |= {"law": self.law.name, "group": None, "_square": self._square, "_numbered": numbers}
-        return super().__getstate__() | own
+        return super().__getstate__() | {"zo": self._settings(), "group": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Number the copied parameters as those they were copied from."""
+        settings = state.pop("zo", None)
         super().__setstate__(state)
-        if isinstance(state.get("law"), str):
-            self.law = {law.name: law for law in LAWS}[state["law"]]
-            self._numbered = {id(q): k for q, k in zip(self._parameters(), state["_numbered"], strict=True)}
+        if settings is not None:
+            self._resume(settings)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as for any torch optimiser; directions of parameters without names keep their numbers."""
@@ -241,6 +220,18 @@ class ZOSGD(torch.optim.Optimizer):
                 self.param_groups.pop()
                 raise
             self._numbered = self._number()
+
+    def _settings(self) -> dict[str, Any]:
+        """What the next step follows from, besides the parameters and their groups."""
+        numbers = [self._numbered[id(parameter)] for parameter in self._parameters()]
+        return {name: getattr(self, name) for name in _SETTINGS} | {"law": self.law.name, "numbers": numbers}
+
+    def _resume(self, settings: dict[str, Any]) -> None:
+        for name in _SETTINGS:
+            setattr(self, name, settings[name])
+        self.law = {law.name: law for law in LAWS}[settings["law"]]
+        numbers = zip(self._parameters(), settings["numbers"], strict=True)
+        self._numbered = {id(parameter): number for parameter, number in numbers}
 
     def _parameters(self) -> list[torch.Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
@@ -260,6 +251,30 @@ class ZOSGD(torch.optim.Optimizer):
                 torch.autograd.graph.increment_version(parameter)
                 total += parameter.numel()
         self.updated = changed / total
+
+    def _warn(self, drew: bool, read: int, resolution: float) -> None:
+        """Say what makes the slopes of a step worth less than they look."""
+        messages = []
+        if drew:
+            messages.append("the closure draws random numbers, and two losses differ by them; call model.eval()")
+        if 0 < read < len(self._numbered):
+            messages.append(
+                f"the closure read {read} of {len(self._numbered)} parameter tensors; the others move by noise alone. "
+                "Leave them out, or run the model neither compiled nor scripted"
+            )
+        difference = math.sqrt(self._square)
+        if difference < resolution:
+            messages.append(
+                f"two losses differ by {difference:.1e}, less than the {resolution:.1e} they are rounded to: take a "
+                f"larger mu than {self.mu:g}, or compute the loss in higher precision"
+            )
+        if self.moved < 0.5:
+            messages.append(
+                f"mu={self.mu:g} changes {self.moved:.1%} of the parameters it meets, the others are rounded back: "
+                "take a larger mu, or parameters in higher precision"
+            )
+        for message in messages:
+            warnings.warn(message, UserWarning, stacklevel=5)  # the caller of step, above torch's own wrappers
 
     def _recent(self, slopes: torch.Tensor) -> float:
         """Mean square of two losses' difference over the last steps or so: a single one may be small by chance."""
@@ -293,35 +308,33 @@ class ZOSGD(torch.optim.Optimizer):
             everything = [parameter for _, parameter in sorted(zip(names, everything, strict=True), key=lambda x: x[0])]
         return {id(parameter): number for number, parameter in enumerate(everything)}
 
-    def _default_mu(self, two_sided: bool) -> float:
-        parameters = self._parameters()
-        squares = math.fsum(
-            torch.linalg.vector_norm(q.detach(), dtype=torch.promote_types(q.dtype, torch.float32)).item() ** 2
-            for q in parameters
-        )
-        if squares == 0:
-            raise ValueError("all parameters are zero, so their length sets no scale; give mu")
-        eps = max(torch.finfo(parameter.dtype).eps for parameter in parameters)
-        size = math.sqrt(squares / sum(parameter.numel() for parameter in parameters))
-        return eps ** (1 / 3 if two_sided else 1 / 2) * size
-
 
 class _Perturbed(TorchFunctionMode):
     """While active, torch operations see parameters moved along a direction; the stored ones are not touched."""
 
-    def __init__(self, stream: Stream, p: int, radius: float, numbered: dict[int, int], pool: Executor | None) -> None:
+    def __init__(self, stream: Stream, numbered: dict[int, int], place: _Place, pool: Executor | None) -> None:
         super().__init__()
-        self.stream, self.p, self.radius, self.numbered, self.pool = stream, p, radius, numbered, pool
+        self.stream, self.numbered, self.pool = stream, numbered, pool
+        self.place = place
         self.changed = self.entries = 0
         self.read: set[int] = set()
 
+    def along(self, p: int, radius: float) -> _Perturbed:
+        self.p, self.radius = p, radius
+        return self
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _METADATA:
-            return func(*args, **(kwargs or {}))
-        if func is torch.nn.functional.embedding and self._knows(args[1]) and kwargs.get("max_norm") is None:
-            self.read.add(id(args[1]))
-            if self.radius == 0:
-                return func(*args, **kwargs)
+        kwargs = kwargs or {}
+        parameters = [] if func in _METADATA else self._among((*args, *kwargs.values()))
+        if not parameters:
+            return func(*args, **kwargs)
+        self.read.update(map(id, parameters))
+        if (
+            func is torch.nn.functional.embedding
+            and parameters[0] is args[1]
+            and kwargs.get("max_norm") is None
+            and self.radius != 0
+        ):
             rows, places = args[0].unique(return_inverse=True)
             if rows.numel() and not 0 <= rows[0] <= rows[-1] < len(args[1]):
                 raise IndexError("index out of range in self")
@@ -330,32 +343,89 @@ class _Perturbed(TorchFunctionMode):
             )
             self._count(changed, table)
             return func(places, table)
-        return func(*self._seen(args), **self._seen(kwargs or {}))
+        moved = iter(self._moved(parameters))
+        args, kwargs = self._replaced((args, kwargs), moved)
+        del moved  # so that no more than the operation holds the values
+        return func(*args, **kwargs)
 
-    def _knows(self, value: Any) -> bool:
-        return id(value) in self.numbered
-
-    def _seen(self, value: Any) -> Any:
-        if self._knows(value):
-            self.read.add(id(value))
+    def _moved(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        values = self.place.like(parameters)
+        for out, base in zip(values, parameters, strict=True):
             if self.radius == 0:  # the stored values, safe from operations in place
-                return value.detach().clone()
-            moved = torch.empty_like(value, memory_format=torch.contiguous_format)
-            number = self.numbered[id(value)]
-            self._count(
-                self.stream.add(moved, value, [self.radius], first=self.p, parameter=number, pool=self.pool), moved
-            )
-            return moved
-        if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-            seen = map(self._seen, value)
-            return type(value)(*seen) if hasattr(value, "_fields") else type(value)(seen)
+                out.copy_(base.detach())
+            else:
+                number = self.numbered[id(base)]
+                changed = self.stream.add(out, base, [self.radius], first=self.p, parameter=number, pool=self.pool)
+                self._count(changed, out)
+        return values
+
+    def _among(self, values: Iterable[Any]) -> list[torch.Tensor]:
+        """The optimiser's parameters in nested arguments, in order."""
+        found = []
+        for value in values:
+            if id(value) in self.numbered:
+                found.append(value)
+            elif isinstance(value, (list, tuple)):
+                found += self._among(value)
+            elif isinstance(value, dict):
+                found += self._among(value.values())
+        return found
+
+    def _replaced(self, value: Any, moved: Iterator[torch.Tensor]) -> Any:
+        if id(value) in self.numbered:
+            return next(moved)
         if isinstance(value, dict):
-            return {key: self._seen(item) for key, item in value.items()}
+            return {key: self._replaced(item, moved) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            items = [self._replaced(item, moved) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         return value
 
     def _count(self, changed: int, moved: torch.Tensor) -> None:
         self.changed += changed
         self.entries += moved.numel()
+
+
+class _Place:
+    """Memory of the largest parameter's size, in which the values for one operation follow those for the one before.
+
+    Fresh pages cost more than the directions, and so does writing to what another core has just read. Numpy's views
+    tell who still uses a piece: if an operation's result does (a transposed weight), another place is taken.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.memory, self.end = _aligned(size), 0
+        self.lent: Callable[[], np.ndarray | None] = lambda: None
+
+    def like(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Contiguous tensors of these shapes and types, with arbitrary values."""
+        ends = list(itertools.accumulate(map(_room, parameters), initial=0))
+        if self.lent() is not None or ends[-1] > len(self.memory):
+            size = max(len(self.memory), ends[-1])
+            self.memory = _aligned(0)  # gone before its successor comes
+            self.memory, self.end = _aligned(size), 0
+        start = self.end if self.end + ends[-1] <= len(self.memory) else 0
+        self.end = start + ends[-1]
+        piece = self.memory[start : self.end]
+        self.lent = weakref.ref(piece)
+        whole = torch.from_numpy(piece)
+        return [
+            whole[start : start + q.nbytes].view(q.dtype).view(q.shape)
+            if _room(q)
+            else torch.empty_like(q, memory_format=torch.contiguous_format)
+            for q, start in zip(parameters, ends[:-1], strict=True)
+        ]
+
+
+def _room(parameter: torch.Tensor) -> int:
+    """Bytes that values like the parameter's take in a place: whole lines, nothing on other devices."""
+    return -(-parameter.nbytes // _LINE) * _LINE if parameter.device.type == "cpu" else 0
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Bytes for tensors; numpy asks for huge pages where there are any, which come at less cost."""
+    memory = np.empty(size + _LINE, np.uint8)
+    return memory[-memory.ctypes.data % _LINE :][:size]
 
 
 def _number_of(loss: Any) -> tuple[float, float]:
@@ -365,7 +435,3 @@ def _number_of(loss: Any) -> tuple[float, float]:
     if loss.numel() != 1:
         raise ValueError(f"the closure returned a tensor of shape {tuple(loss.shape)}; a loss has one entry")
     return loss.item(), torch.finfo(loss.dtype).eps * abs(loss.item()) / 2
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=5)  # the caller of step, above torch's own wrappers

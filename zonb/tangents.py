@@ -5,8 +5,9 @@ Everywhere :math:`\theta \in R^d` is the vector of all parameters in the order o
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -169,15 +170,15 @@ def forward_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: fl
     return (f(theta + mu * u) - f(theta)) / mu
 
 
-def default_mu(theta: torch.Tensor, *, difference: Difference = central_difference) -> float:
+def default_mu(theta: torch.Tensor | Sequence[torch.Tensor], *, difference: Difference = central_difference) -> float:
     r"""A smoothing radius that balances truncation against rounding, for directions of covariance :math:`I_d`.
 
     :math:`\mu = \epsilon^{1/3}\,\|\theta\|/\sqrt d` for the central and :math:`\epsilon^{1/2}\,\|\theta\|/\sqrt d` for
-    the forward difference, :math:`\epsilon` the machine epsilon of ``theta.dtype``: the parameters move by that
+    the forward difference, :math:`\epsilon` the machine epsilon of the coarsest parameter: the parameters move by that
     fraction of their own length. A rule of thumb for functions that round to about :math:`\epsilon`.
 
     Args:
-        theta: the parameters, (d,), not all zero.
+        theta: the parameters, not all zero: (d,), or tensors of any shapes and types.
         difference: `central_difference` or `forward_difference`.
 
     Raises:
@@ -189,10 +190,13 @@ def default_mu(theta: torch.Tensor, *, difference: Difference = central_differen
     powers = {central_difference: 1 / 3, forward_difference: 1 / 2}
     if difference not in powers:
         raise ValueError(f"no rule for {difference!r}; choose central_difference or forward_difference")
-    size = theta.double().square().mean().sqrt().item()
+    parts = [theta] if isinstance(theta, torch.Tensor) else theta
+    types = [torch.promote_types(part.dtype, torch.float32) for part in parts]
+    norms = [torch.linalg.vector_norm(part.detach(), dtype=t).item() for part, t in zip(parts, types, strict=True)]
+    size = math.hypot(*norms) / math.sqrt(sum(part.numel() for part in parts))
     if size == 0:
-        raise ValueError("theta is zero, so its length sets no scale; choose mu by hand")
-    return torch.finfo(theta.dtype).eps ** powers[difference] * size
+        raise ValueError("all parameters are zero, so their length sets no scale; give mu")
+    return max(torch.finfo(part.dtype).eps for part in parts) ** powers[difference] * size
 
 
 def spsa_gradient(
