@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -188,6 +192,75 @@ def images(pictures: ArrayLike, titles: Sequence[str]) -> Figure:
         ax.set_title(title, fontsize=10)
         ax.set_axis_off()
     return figure
+
+
+def explorer(
+    name: str,
+    sliders: Mapping[str, Sequence[Any]],
+    frames: Mapping[tuple[Any, ...], Mapping[str, Any]],
+    *,
+    table: Mapping[str, Sequence[Any]],
+    x: ArrayLike | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    xscale: str = "linear",
+    yscale: str = "linear",
+) -> HTML:
+    """A picture with sliders, drawn by the site's ``explorers.js`` from numbers in the page; no server is asked.
+
+    Without the script there are the table and whatever figure the chapter shows beside it.
+
+    Args:
+        name: what is seen, for the heading and for screen readers.
+        sliders: the values of each slider, by label.
+        frames: what is drawn at each combination of values, a tuple in the order of ``sliders``: either ``lines`` (by
+            label, each (n,) over ``x``, NaN leaves a gap), with ``guides`` (dashed) and ``runs`` (a list of thin lines)
+            if there are any, or ``matrices`` (by title, (V, V), one colour scale centred at zero). ``note`` is a
+            sentence that goes with the frame.
+        table: the main numbers, as columns by heading.
+        x: (n,), what a further slider runs over, which reads all lines at its place.
+        xlabel, ylabel: the axes.
+        xscale, yscale: "linear" or "log".
+
+    Raises:
+        KeyError: a combination of values without a frame.
+    """
+    data = {
+        "name": name,
+        "sliders": [{"label": label, "values": [str(value) for value in values]} for label, values in sliders.items()],
+        "x": x,
+        "xlabel": xlabel,
+        "ylabel": ylabel,
+        "xscale": xscale,
+        "yscale": yscale,
+        "frames": [frames[point] for point in itertools.product(*sliders.values())],
+    }
+    text = json.dumps(_short(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in table)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(_short(cell)))}</td>" for cell in row) + "</tr>"
+        for row in zip(*table.values(), strict=True)
+    )
+    return HTML(
+        f'<div class="zonb-explorer" role="group" aria-label="{html.escape(name)}">'
+        f'<script type="application/json">{text}</script>'
+        f"<noscript><p>{html.escape(name)}: the sliders need JavaScript; the table has the numbers.</p></noscript>"
+        f"<details><summary>The numbers as a table</summary><table><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></details></div>"
+    )
+
+
+def _short(value: Any) -> Any:
+    """Numbers to four digits in plain lists, for a small page; None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _short(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_short(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if np.isfinite(value) else None
+    return value
 
 
 def projection_diagram() -> Figure:
