@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from zonb import pages
+from zonb import endmatter, pages
+from zonb.runner import RunnerError
 
 CHAPTER = (
     "from zonb.claims import claim\n"
@@ -25,12 +26,15 @@ def site(book):
     for name in ("references.bib", "notation.yml", "bibliography.md"):
         shutil.copy(ROOT / "book" / name, book.root / "book")
     shutil.copy(ROOT / "_config.yml", book.root)
-    files = ["notebooks/01-a", "book/errata", "book/ledger", "book/statistics", "book/notation", "book/bibliography"]
+    made = [f"book/{name}" for name in ("errata", "map", "ledger", "reproducibility", "notation", "bibliography")]
+    files = ["notebooks/01-a", *made]
     toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": file} for file in files]}
     (book.root / "_toc.yml").write_text(yaml.safe_dump(toc))
     (book.root / "book" / "intro.md").write_text(
         "# Introduction\n\nSee {cite:t}`li2026zo` and {cite:t}`zhang2026nzk`.\n"
     )
+    entry = {"where": "Eq. 1", "says": "It is two.", "wrong": "It is one.", "chapter": "01-a", "claims": ["one"]}
+    (book.root / "book" / "errata.yml").write_text(yaml.safe_dump({"A": [entry]}))
     book.write("01-a", CHAPTER, prose="The value is {glue:text}`one:.2f`.")
     return book
 
@@ -41,9 +45,10 @@ def test_a_book_is_built_once_and_a_warning_fails_it_every_time(site):
     html = site.root / "_build" / "html"
     chapter = (html / "notebooks" / "01-a.html").read_text()
     assert "1.10" in chapter and "Rerun this chapter" in chapter and "application/vnd.zonb" not in chapter
-    for page in ("ledger", "errata", "statistics", "notation"):
+    for page in ("ledger", "errata", "map", "reproducibility", "notation"):
         assert (html / "book" / f"{page}.html").is_file()
-    assert "One is" in (html / "book" / "errata.html").read_text()
+    assert "It is two" in (html / "book" / "errata.html").read_text()
+    assert 'id="one"' in (html / "book" / "ledger.html").read_text()
     assert json.loads((html / "ledger.json").read_text())[0]["id"] == "one"
 
     built = (html / "index.html").stat().st_mtime_ns
@@ -119,12 +124,12 @@ def test_outputs_of_other_code_are_refused(tmp_path):
     nbformat.write(executed, tmp_path / "run.ipynb")
     run = SimpleNamespace(path=tmp_path / "run.ipynb", chapter=SimpleNamespace(notebook=source))
     with pytest.raises(ValueError, match="not the code that was executed"):
-        pages.chapter_page(run)
+        pages.chapter_page(run, [])
 
 
 def test_notation_feeds_the_page_and_the_macros():
     notation = yaml.safe_load((ROOT / "book" / "notation.yml").read_text())
-    page = pages.notation_page(notation)
+    page = endmatter.notation_page(notation)
     for symbol in notation["symbols"]:
         assert f"${symbol['tex']}$" in page and symbol["meaning"] in page
     text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
@@ -132,12 +137,73 @@ def test_notation_feeds_the_page_and_the_macros():
         assert f"\\{macro}" in text + page, macro
 
 
-def test_a_correction_stands_under_every_paper_that_it_corrects():
-    row = {"verdict": "refuted", "statement": "True.", "chapter": "01-a"}
-    sources = ("A Eq. 1", "new ; B Eq. 2", "B Cor. 2 ; A Eq. 4")
-    rows = [{**row, "source": source} for source in sources]
-    rows.append({**row, "source": "B Eq. 9", "verdict": "holds"})
-    first, second = pages.errata_page(rows).split("## Paper B")
-    assert [source in first for source in sources] == [True, False, True]
-    assert [source in second for source in sources] == [False, True, True]
-    assert "B Eq. 9" not in first + second
+ROW = {"relation": "==", "sem": 0.1, "measured": 1.25, "expected": 1, "rejects": {"two": 3}, "comparisons": 1}
+ROW |= {"id": "one", "source": "A Eq. 10", "verdict": "refuted", "statement": "True.", "chapter": "01-a"}
+
+
+def test_an_erratum_says_what_is_wrong_and_links_its_checks():
+    entry = {"where": "Eq. 10", "says": "Two.", "wrong": "One.", "proof": "thm-one", "claims": ["one"]}
+    page = endmatter.errata_page({"A": [entry], "B": []}, [ROW, {**ROW, "id": "right", "verdict": "holds"}])
+    first, second = page.split("## Paper B")
+    for text in ("Two.", "One.", "**refuted**", "{prf:ref}`thm-one`", "/notebooks/01-a", "ledger.html#one"):
+        assert text in first and text not in second, text
+    assert "right" not in page.split("## Paper A")[1]
+
+
+@pytest.mark.parametrize("named", [[], ["one", "right"], ["one", "absent"]])
+def test_errata_and_ledger_must_agree(named):
+    entry = {"where": "Eq. 10", "says": "Two.", "wrong": "One.", "claims": named}
+    rows = [ROW, {**ROW, "id": "right", "verdict": "holds"}]
+    odd = {"": "one"}.get("".join(named), named[-1] if named else "")
+    with pytest.raises(RunnerError, match=f"disagree about {odd}"):
+        endmatter.errata_page({"A": [entry]}, rows)
+
+
+def test_the_map_lists_places_by_paper_kind_and_number():
+    sources = ("A Eq. 10 ; A Fig. 2", "new", "B Prop. 3 ; new", "A Eq. 9", "A Sec. D.1.2 ; B Eq. 1")
+    page = endmatter.map_page([{**ROW, "source": source, "chapter": f"0{k}-a"} for k, source in enumerate(sources)])
+    first, second = page.split("## Paper B")
+    order = [
+        "### Figures",
+        "- Fig. 2\n  - {doc}`/notebooks/00-a`",
+        "### Equations",
+        "- Eq. 9",
+        "- Eq. 10",
+        "- Sec. D.1.2",
+    ]
+    assert [first.index(text) for text in order] == sorted(first.index(text) for text in order)
+    assert "- Prop. 3" in second and "- Eq. 1\n" in second and "Figures" not in second and "01-a" not in page
+
+
+def test_prose_takes_its_numbers_from_the_ledger():
+    rows = [ROW, {**ROW, "id": "A.other-one", "measured": 2.345, "verdict": "holds"}]
+    text = pages.glued("{ledger}`claims`, {ledger}`refuted` wrong, {ledger}`A.other-one:.1f`", rows)
+    assert text == "2, 1 wrong, 2.3"
+    with pytest.raises(RunnerError, match="asks for the claim three"):
+        pages.glued("{ledger}`three:.2f`", rows)
+
+
+def test_a_chapter_names_its_neighbours_and_its_time(site):
+    site.write("02-b", "x = 1", prose="See {doc}`/notebooks/01-a`.\n\n" + "word " * 600)
+    toc = yaml.safe_load((site.root / "_toc.yml").read_text())
+    toc["chapters"].insert(1, {"file": "notebooks/02-b"})
+    (site.root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (site.root / "book" / "intro.md").write_text("# Introduction\n\n{ledger}`one:.2f`\n")
+    done = site.zonb("book")
+    assert done.returncode == 0, done.stderr
+    html = site.root / "_build" / "html"
+    first, second = ((html / "notebooks" / f"{name}.html").read_text() for name in ("01-a", "02-b"))
+    assert "Comes back in" in first and "Builds on" not in first
+    assert "Builds on" in second and "About 4 minutes" in second and "Comes back" not in second
+    assert "zonb2026-02-b" in second and "1.10" in (html / "book" / "intro.html").read_text()
+
+
+def test_a_figure_may_be_shown_again(site):
+    site.write("01-a", CHAPTER, "from zonb import plots\nplots.style()", FIGURE, prose="Prose.")
+    intro = "# Introduction\n\n```{figure} figures/fig-line.svg\n:alt: A line from zero to the seed.\n\nAgain.\n```\n"
+    (site.root / "book" / "intro.md").write_text(intro)
+    assert site.zonb("book").returncode == 0
+    assert "<svg" in (site.root / "_build" / "html" / "book" / "intro.html").read_text()
+    (site.root / "book" / "intro.md").write_text(intro.replace("fig-line", "fig-none"))
+    broken = site.zonb("book")
+    assert broken.returncode == 2 and "no chapter has the figure fig-none" in broken.stderr

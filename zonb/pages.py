@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import nbformat
 import yaml
 from filelock import FileLock
 
-from zonb import chapters, claims
-from zonb.chapters import ParameterError
+from zonb import chapters, claims, endmatter
+from zonb.chapters import Chapter, ParameterError
 from zonb.runner import Run, RunnerError, plan
 
 _KEY = ".zonb-key"
+_WORDS_A_MINUTE = 150  # of text with formulas
 _STRICT = ("-W", "-n", "--keep-going", "-q")
 # Jupyter Book's command line, in a process that leaves when its parent is killed.
 _JUPYTER_BOOK = """
@@ -82,8 +84,10 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
     return 0
 
 
-def chapter_page(run: Run, records: Sequence[Path] = ()) -> nbformat.NotebookNode:
-    """The chapter's cells, prose and tags as they are now, with the outputs of the run, and its rerun box at the end.
+def chapter_page(run: Run, runs: Sequence[Run], records: Sequence[Path] = ()) -> nbformat.NotebookNode:
+    """The chapter's cells, prose and tags as they are now, with the outputs of the run.
+
+    Under the title stand time and neighbours among all ``runs``, at the end how to run it again and how to cite it.
 
     Raises:
         ValueError: the run is of other code.
@@ -104,8 +108,11 @@ def chapter_page(run: Run, records: Sequence[Path] = ()) -> nbformat.NotebookNod
                 output.get("data", {}).pop(claims.MIME, None)  # for the ledger, not for the page
             if "parameters" in cell.metadata.get("tags", []):
                 cells += injected
+    facts = executed.metadata["zonb"]
+    about = about_box(run.chapter, [other.chapter for other in runs], facts)
+    cells[0].source = re.sub(r"^(# .+\n)", lambda title: f"{title[1]}\n{about}", cells[0].source, count=1)
     of_this = [path.stem for path in records if path.stem.startswith(f"{run.chapter.slug}-")]
-    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, executed.metadata["zonb"], of_this), id="rerun"))
+    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, facts, of_this), id="rerun"))
     return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": executed.metadata, "cells": cells})
 
 
@@ -135,8 +142,8 @@ def record_page(root: Path, path: Path) -> nbformat.NotebookNode:
         f"# At full scale: {chapter.title}\n\n"
         f"Claims and figures of {{doc}}`/notebooks/{slug}`, executed once with the parameters below and published with "
         f"the book, so that nobody need repeat it. {state}\n\n"
-        f"{_table(rows, 'Facts of the run')}\n"
-        f"## Claims\n\n{_claims_table(claims.collect(recorded.cells, slug))}\n"
+        f"{endmatter.table(rows, 'Facts of the run')}\n"
+        f"## Claims\n\n{endmatter.claims_table(claims.collect(recorded.cells, slug))}\n"
         "## Figures\n"
     )
     cells = [nbformat.v4.new_markdown_cell(text, id="facts")]
@@ -147,6 +154,20 @@ def record_page(root: Path, path: Path) -> nbformat.NotebookNode:
             cell.metadata["tags"] = ["remove-input"]
             cells.append(cell)
     return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": recorded.metadata, "cells": cells})
+
+
+def about_box(chapter: Chapter, everything: Sequence[Chapter], facts: Mapping[str, Any]) -> str:
+    """How long a chapter takes to read and took to run, what it builds on, and what refers back to it."""
+    prose = " ".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
+    minutes = max(1, round(len(prose.split()) / _WORDS_A_MINUTE))
+    slugs = [other.slug for other in everything]
+    before = [slug for slug in _references(chapter) if slug < chapter.slug and slug in slugs]
+    after = [other.slug for other in everything if other.slug > chapter.slug and chapter.slug in _references(other)]
+    lines = [f"About {minutes} minutes to read with all proofs; {facts['seconds']} s to run for this page."]
+    for text, found in (("Builds on", before), ("Comes back in", after)):
+        if found:
+            lines.append(f"{text} {', '.join(f'{{doc}}`/notebooks/{slug}`' for slug in sorted(set(found)))}.")
+    return "\n".join(["```{div} zonb-about", *lines, "```", ""])
 
 
 def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -> str:
@@ -161,93 +182,49 @@ def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -
         "## Rerun this chapter\n\n"
         "With other parameters, in the folder of the book (after `make book`; see its README):\n\n"
         f"```bash\n.venv/bin/zonb run {run.chapter.slug} -p {name}={facts['parameters'][name]}\n```\n\n"
-        f"{_table(rows, 'Parameters of this chapter')}\n"
+        f"{endmatter.table(rows, 'Parameters of this chapter')}\n"
         f"This page took {facts['seconds']} s{memory} ({facts['machine']}). "
         "A value outside its range is refused before anything runs.\n"
         + "".join(f"\nExecuted once at full scale: {{doc}}`/records/{name}`.\n" for name in records)
+        + "\n````{dropdown} Cite this page\n```bibtex\n"
+        + f"@misc{{zonb2026-{run.chapter.slug},\n"
+        + "  author = {{The zonb authors}},\n"
+        + f"  title = {{{run.chapter.title}}},\n"
+        + "  howpublished = {In: Zeroth-order optimisation by its kernels, a book of reproducible notebooks},\n"
+        + f"  year = {{2026}},\n  note = {{Result {run.key}}}\n}}\n```\n````\n"
     )
 
 
-def notation_page(notation: Mapping[str, Any]) -> str:
-    """The notation page from ``book/notation.yml``."""
-    rows = [["symbol", "meaning", "in paper A", "in paper B", "code name", "shape"]]
-    for symbol in notation["symbols"]:
-        code = f"`{symbol['code']}`" if symbol.get("code") else ""
-        papers = [symbol.get(paper, "") for paper in ("A", "B")]
-        rows.append([f"${symbol['tex']}$", symbol["meaning"], *papers, code, symbol.get("shape", "")])
-    return f"# Notation\n\n{notation['introduction']}\n\n{_table(rows, 'Symbols used throughout the book')}"
+def glued(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Prose with the ledger's numbers: ``{ledger}`name:format``` is what a claim measured, or a count of claims.
+
+    Raises:
+        RunnerError: there is no such claim.
+    """
+    verdicts = Counter(row["verdict"] for row in rows)
+    numbers = {"claims": len(rows), "refuted": verdicts["refuted"], "corrected": verdicts["holds with correction"]}
+    numbers |= {row["id"]: row["measured"] for row in rows}
+
+    def number(role: re.Match[str]) -> str:
+        if role[1] not in numbers:
+            raise RunnerError(f"the prose asks for the claim {role[1]}, which is not in the ledger")
+        return format(numbers[role[1]], role[2] or "")
+
+    return re.sub(r"\{ledger\}`([\w.-]+)(?::([^`]*))?`", number, text)
 
 
-def ledger_page(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> str:
-    """Every claim with its source, verdict and numbers."""
-    titles = {item.chapter.slug: item.chapter.title for item in runs}
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(row["verdict"] for row in rows).items())
-    text = (
-        "# Ledger of claims\n\n"
-        f"Every claim that the book checks: {len(rows)} so far ({counts}). A claim is recorded by the notebook that "
-        "checks it, at the moment the check passes; if it failed, this page would not exist. *Rejected* lists wrong "
-        "formulas that the same data was shown to tell apart from the right one. The rows are also a file, "
-        '<a href="../ledger.json">ledger.json</a>; `zonb verify ledger.json` compares it with a run of your own.\n'
-    )
-    for slug, title in titles.items():
-        of_chapter = [row for row in rows if row["chapter"] == slug]
-        text += f"\n## {title}\n\nFrom {{doc}}`/notebooks/{slug}`.\n\n{_claims_table(of_chapter)}"
-    return text
+def _references(chapter: Chapter) -> list[str]:
+    prose = " ".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
+    return re.findall(r"\{doc\}`/notebooks/([\w-]+)`", prose)
 
 
-def _claims_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    table = [["claim", "statement", "numbers"]]
-    for row in rows:
-        sign = {"==": "", "<=": "at most ", ">=": "at least "}[row["relation"]]
-        error = f"sem {row['sem']:.1e}" if row["sem"] is not None else f"tolerance {row['tolerance']:.1e}"
-        wrong = "; ".join(f"{name} ({value:.4g})" for name, value in row["rejects"].items())
-        about = f"`{row['id']}`<br>{row['source']}<br>**{row['verdict']}**"
-        numbers = f"measured {row['measured']:.4g}<br>expected {sign}{row['expected']:.4g}<br>{error}"
-        if row["comparisons"] > 1:
-            numbers += f"<br>worst of {row['comparisons']}"
-        table.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", numbers])
-    return _table(table, "Claims", "26 50 24")
-
-
-def errata_page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the papers say that does not hold as written, from the ledger's verdicts."""
-    text = (
-        "# Errata\n\n"
-        "Statements of the two papers that are wrong, or right only after a correction. Each has its proof and a "
-        "check that runs in the chapter named; the statement is the corrected one. Paper A is {cite:t}`li2026zo`, "
-        "paper B {cite:t}`zhang2026nzk`.\n"
-    )
-    found = [row for row in rows if row["verdict"] in ("refuted", "holds with correction")]
-    for paper in ("A", "B"):
-        table = [["where", "what is true"]]
-        for row in (row for row in found if f"{paper} " in row["source"]):
-            where = f"{row['source']}<br>**{row['verdict']}**<br>{{doc}}`/notebooks/{row['chapter']}`"
-            table.append([where, row["statement"]])
-        text += f"\n## Paper {paper}\n\n{_table(table, f'Corrections to paper {paper}', '30 70')}"
-    return text
-
-
-def statistics_page(runs: Sequence[Run]) -> str:
-    """Time, memory, parameters and versions of each executed notebook."""
-    table = [["chapter", "time", "peak memory", "threads", "parameters", "key"]]
-    machines: dict[str, None] = {}
+def _figure(name: str, runs: Sequence[Run]) -> str:
+    """A chapter's figure as SVG, for a page that shows it again."""
     for item in runs:
-        facts = nbformat.read(item.path, as_version=4).metadata["zonb"]
-        values = ", ".join(f"{name}={value}" for name, value in facts["parameters"].items())
-        memory = "" if facts["peak_mib"] is None else f"{facts['peak_mib']} MiB"
-        title = f"{{doc}}`/notebooks/{item.chapter.slug}`"
-        table.append([title, f"{facts['seconds']} s", memory, str(facts["threads"]), f"`{values}`", f"`{item.key}`"])
-        versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        machines[f"{facts['machine']}; {versions}"] = None
-    return (
-        "# Statistics\n\n"
-        "How each page of this site was made: the wall time and the peak memory of its kernel, the parameters it ran "
-        "with, and the key under which its result is stored, a hash of everything it follows from.\n\n"
-        + _table(table, "One row a notebook")
-        + "\nMachine and versions: "
-        + " and ".join(machines)
-        + ".\n"
-    )
+        for cell in nbformat.read(item.path, as_version=4).cells:
+            if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+                return next(out.data["image/svg+xml"] for out in cell.outputs if "image/svg+xml" in out.get("data", {}))
+    raise RunnerError(f"no chapter has the figure {name}")
 
 
 def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -269,16 +246,24 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
     config["sphinx"]["config"]["mathjax3_config"] = {"tex": {"macros": notation["macros"]}}
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
     pages = {
-        "notation": notation_page(notation),
-        "ledger": ledger_page(rows, runs),
-        "errata": errata_page(rows),
-        "statistics": statistics_page(runs),
+        "notation": endmatter.notation_page(notation),
+        "ledger": endmatter.ledger_page(rows, runs),
+        "errata": endmatter.errata_page(yaml.safe_load((root / "book" / "errata.yml").read_text()), rows),
+        "map": endmatter.map_page(rows),
+        "reproducibility": endmatter.reproducibility_page(runs),
     }
     for name, text in pages.items():
         (source / "book" / f"{name}.md").write_text(text)
+    for path in sorted((root / "book").glob("*.md")):
+        text = glued(path.read_text(), rows)
+        (source / "book" / path.name).write_text(text)
+        for name in re.findall(r"figures/(fig-[\w-]+)\.svg", text):
+            target = source / "book" / "figures" / f"{name}.svg"
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(_figure(name, runs))
     (source / "notebooks").mkdir()
     for item in runs:
-        nbformat.write(chapter_page(item, records), source / "notebooks" / f"{item.chapter.slug}.ipynb")
+        nbformat.write(chapter_page(item, runs, records), source / "notebooks" / f"{item.chapter.slug}.ipynb")
 
 
 def _folder_key(folder: Path, lock: Path) -> str:
@@ -286,13 +271,3 @@ def _folder_key(folder: Path, lock: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto") -> str:
-    rows = list(rows)
-    if len(rows) == 1:
-        return "None so far.\n"
-    lines = [f"````{{list-table}} {title}", ":header-rows: 1", ":class: zonb-table", f":widths: {widths}", ""]
-    for row in rows:
-        lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
-    return "\n".join([*lines, "````", ""])

@@ -40,7 +40,7 @@ def zonb(*arguments):
 
 def test_all_chapters_and_derived_pages_are_there():
     assert {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.md")} == set(CHAPTERS)
-    for name in ("intro", "errata", "ledger", "statistics", "notation", "bibliography"):
+    for name in ("intro", "errata", "ledger", "reproducibility", "notation", "bibliography"):
         assert f"book/{name}.html" in PAGES
 
 
@@ -58,7 +58,7 @@ def test_formulas_are_rendered(visit, name):
     formulas = page.locator(".math").count()
     assert page.locator(".math mjx-container").count() >= formulas
     assert page.locator("mjx-merror").count() == 0
-    assert formulas > 0 or name in ("book/statistics.html", "book/style.html", "book/bibliography.html")
+    assert formulas > 0 or name in ("book/reproducibility.html", "book/style.html", "book/bibliography.html")
 
 
 @pytest.mark.parametrize("name", PAGES)
