@@ -17,6 +17,7 @@ from typing import Any
 
 import nbformat
 import yaml
+from bs4 import BeautifulSoup
 from filelock import FileLock
 
 from zonb import chapters, claims, endmatter
@@ -24,6 +25,7 @@ from zonb.chapters import Chapter, ParameterError
 from zonb.runner import Run, RunnerError, plan
 
 _KEY = ".zonb-key"
+_CARDS = "cards-data.js"
 _WORDS_A_MINUTE = 150  # of text with formulas
 _STRICT = ("-W", "-n", "--keep-going", "-q")
 # Jupyter Book's command line, in a process that leaves when its parent is killed.
@@ -75,6 +77,7 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
         print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
         return 1
     shutil.rmtree(built / ".doctrees", ignore_errors=True)
+    (built / "_static" / _CARDS).write_text(cards(built / "book"), encoding="utf-8")
     (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     (built / _KEY).write_text(key)
     if target.exists():
@@ -195,6 +198,20 @@ def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -
     )
 
 
+def cards(folder: Path) -> str:
+    """A script with what links to the glossary and the bibliography lead to, for ``cards.js``: a page reads no file."""
+    found = {}
+    for name, selector, body in (("glossary", "dl.glossary dt", "dd"), ("bibliography", "div.citation", "p")):
+        path = folder / f"{name}.html"
+        page = BeautifulSoup(path.read_text(encoding="utf-8") if path.is_file() else "", "html.parser")
+        for entry in page.select(selector):
+            text = entry.find_next_sibling(body) if body == "dd" else entry.find(body)
+            for link in text.select("a[href]"):
+                link.unwrap()
+            found[f"{name}#{entry['id']}"] = text.decode_contents().strip()
+    return f"window.zonbCards = {json.dumps(found, ensure_ascii=False)};\n"
+
+
 def glued(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Prose with the ledger's numbers: ``{ledger}`name:format``` is what a claim measured, or a count of claims.
 
@@ -230,6 +247,7 @@ def _figure(name: str, runs: Sequence[Run]) -> str:
 def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("records", "_static", "__pycache__"))
     shutil.copytree(root / "book" / "_static", source / "_static")
+    (source / "_static" / _CARDS).write_text("")  # so that pages load it; filled from the finished ones
     records = sorted((root / "book" / "records").glob("*.ipynb"))
     toc = yaml.safe_load((root / "_toc.yml").read_text())
     files = [{"file": f"records/{path.stem}"} for path in records]
