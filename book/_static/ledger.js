@@ -6,7 +6,7 @@
     const rows = [...document.querySelectorAll("table.zonb-table tbody tr")].map((row) => {
       const verdict = row.querySelector("td strong").textContent;
       const source = row.querySelector("td").textContent;
-      const papers = ["A", "B"].filter((paper) => new RegExp(`\\b${paper} (Eq|Fig|Sec|Thm|Lemma|Cor|Prop)`).test(source));
+      const papers = ["A", "B"].filter((paper) => new RegExp(`${paper} (Eq|Fig|Sec|Thm|Lemma|Cor|Prop)`).test(source));
       return { row, verdict, papers, text: row.textContent.toLowerCase() };
     });
     const sections = [...document.querySelectorAll("section section")].filter((one) => one.querySelector("table.zonb-table"));
