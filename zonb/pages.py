@@ -19,10 +19,25 @@ import yaml
 from filelock import FileLock
 
 from zonb import chapters, claims
-from zonb.chapters import ParameterError
+from zonb.chapters import Chapter, ParameterError
 from zonb.runner import Run, RunnerError, plan
 
 _KEY = ".zonb-key"
+# Shipped by the theme and by MathJax, asked for by no page. What MathJax's menu can load at run time stays.
+_UNUSED = {
+    "**/*.map": "source maps, for who debugs the theme",
+    "_static/locales": "translations, used while rendering",
+    "_static/vendor/fontawesome/webfonts/*.ttf": "browsers take the woff2 beside it",
+    "_static/mathjax/[!t]*.js": "parts of the bundle tex-chtml.js, and other bundles",
+    "_static/mathjax/tex-[!c]*.js": "other bundles",
+    "_static/mathjax/tex-chtml-*.js": "other bundles",
+    "_static/mathjax/adaptors": "for use without a browser",
+    "_static/mathjax/input/asciimath.js": "no page writes AsciiMath",
+    "_static/mathjax/input/tex*.js": "part of the bundle",
+    "_static/mathjax/output/chtml.js": "part of the bundle",
+    "_static/mathjax/output/chtml/fonts/tex.js": "part of the bundle",
+    "_static/mathjax/ui": "its menu is part of the bundle",
+}
 _STRICT = ("-W", "-n", "--keep-going", "-q")
 # Jupyter Book's command line, in a process that leaves when its parent is killed.
 _JUPYTER_BOOK = """
@@ -73,6 +88,7 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
         print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
         return 1
     shutil.rmtree(built / ".doctrees", ignore_errors=True)
+    _slim(built, {item.chapter.slug: item.chapter for item in runs})
     (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     (built / _KEY).write_text(key)
     if target.exists():
@@ -147,6 +163,18 @@ def record_page(root: Path, path: Path) -> nbformat.NotebookNode:
             cell.metadata["tags"] = ["remove-input"]
             cells.append(cell)
     return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": recorded.metadata, "cells": cells})
+
+
+def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
+    """The notebook that a page offers: the chapter without outputs, to be executed with the page's parameters."""
+    cells = []
+    for k, source in enumerate(chapter.notebook.cells):
+        cells.append(nbformat.from_dict({**source, "id": f"cell-{k}"}))
+        if "parameters" in source.metadata.get("tags", []):
+            lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+            cells.append(nbformat.v4.new_code_cell("\n".join(["# Of the page:", *lines]), id="of-the-page"))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -> str:
@@ -279,6 +307,14 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
     (source / "notebooks").mkdir()
     for item in runs:
         nbformat.write(chapter_page(item, records), source / "notebooks" / f"{item.chapter.slug}.ipynb")
+
+
+def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
+    for path in [path for pattern in _UNUSED for path in built.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in built.glob("_sources/*/*.ipynb"):
+        facts = nbformat.read(path, as_version=4).metadata["zonb"]
+        nbformat.write(download(found[facts["chapter"]], facts["parameters"]), path)
 
 
 def _folder_key(folder: Path, lock: Path) -> str:
