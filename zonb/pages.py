@@ -24,7 +24,7 @@ from zonb.runner import Run, RunnerError, plan
 
 _KEY = ".zonb-key"
 # Shipped by the theme and by MathJax, asked for by no page. What MathJax's menu can load at run time stays.
-_UNUSED = {
+UNUSED = {
     "**/*.map": "source maps, for who debugs the theme",
     "_static/locales": "translations, used while rendering",
     "_static/vendor/fontawesome/webfonts/*.ttf": "browsers take the woff2 beside it",
@@ -172,7 +172,9 @@ def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.Notebo
         cells.append(nbformat.from_dict({**source, "id": f"cell-{k}"}))
         if "parameters" in source.metadata.get("tags", []):
             lines = [f"{name} = {value!r}" for name, value in parameters.items()]
-            cells.append(nbformat.v4.new_code_cell("\n".join(["# Of the page:", *lines]), id="of-the-page"))
+            cells.append(
+                nbformat.v4.new_code_cell("\n".join(["# Parameters of the page", *lines]), id="page-parameters")
+            )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
@@ -310,7 +312,7 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
 
 
 def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
-    for path in [path for pattern in _UNUSED for path in built.glob(pattern)]:
+    for path in [path for pattern in UNUSED for path in built.glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in built.glob("_sources/*/*.ipynb"):
         facts = nbformat.read(path, as_version=4).metadata["zonb"]

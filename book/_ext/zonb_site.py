@@ -26,7 +26,6 @@ def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         svg = re.sub(r'\bid="', rf'id="f{n}-', svg)
         svg = re.sub(r'(href="#|url\(#)', rf"\g<1>f{n}-", svg)
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-        svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # pages half as large
         svg = re.sub(re.escape(INK), "currentColor", svg, flags=re.IGNORECASE)
         width = float(re.search(r'width="([\d.]+)pt"', svg)[1]) * 4 / 3
         svg = re.sub(r'width="[\d.]+pt"', f'style="width:{width:.0f}px"', svg, count=1)
