@@ -43,10 +43,8 @@ def test_the_menu_of_formulas_opens_and_draws_them_another_way(visit):
 
 
 @pytest.mark.parametrize("slug", CHAPTERS)
-def test_a_page_offers_its_notebook_without_outputs(visit, slug):
-    page = visit(f"notebooks/{slug}.html").page
-    offered = page.locator(".btn-download-source-button").evaluate("e => e.href")
-    assert offered == (SITE / "_sources" / "notebooks" / f"{slug}.ipynb").as_uri()
+def test_a_page_offers_its_notebook_without_outputs(slug):
+    assert f'href="../_sources/notebooks/{slug}.ipynb"' in (SITE / "notebooks" / f"{slug}.html").read_text()
     notebook = nbformat.read(SITE / "_sources" / "notebooks" / f"{slug}.ipynb", as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
