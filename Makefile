@@ -1,12 +1,13 @@
 # book: the executed site in _build/html.  test: unit tests and doctests.  lint: format and style.
 # site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
+# zip: that site as one file, _build/zonb-book.zip, the same for the same site.
 # bench: the same work done by zonb and by what a reader would use instead; a table, and _build/benchmarks.
 # Each target sets up .venv by itself; PYTHON names the interpreter to make it from (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: bench book test lint format site-test lock clean
+.PHONY: bench book test lint format site-test zip lock clean
 
 book: $(READY)
 	$(BIN)/zonb book
@@ -26,6 +27,10 @@ format: $(READY)
 
 site-test: $(READY)
 	$(BIN)/python -m pytest tests/site
+
+zip: book
+	$(BIN)/python tools/zip_site.py _build/html _build/zonb-book.zip
+	@ls -l _build/zonb-book.zip
 
 bench: $(READY)
 	$(BIN)/python benchmarks/zo_step.py

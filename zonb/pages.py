@@ -27,6 +27,21 @@ from zonb.runner import Run, RunnerError, plan
 _KEY = ".zonb-key"
 _CARDS = "cards-data.js"
 _WORDS_A_MINUTE = 150  # of text with formulas
+# Shipped by the theme and by MathJax, asked for by no page. What MathJax's menu can load at run time stays.
+UNUSED = {
+    "**/*.map": "source maps, for who debugs the theme",
+    "_static/locales": "translations, used while rendering",
+    "_static/vendor/fontawesome/webfonts/*.ttf": "browsers take the woff2 beside it",
+    "_static/mathjax/[!t]*.js": "parts of the bundle tex-chtml.js, and other bundles",
+    "_static/mathjax/tex-[!c]*.js": "other bundles",
+    "_static/mathjax/tex-chtml-*.js": "other bundles",
+    "_static/mathjax/adaptors": "for use without a browser",
+    "_static/mathjax/input/asciimath.js": "no page writes AsciiMath",
+    "_static/mathjax/input/tex*.js": "part of the bundle",
+    "_static/mathjax/output/chtml.js": "part of the bundle",
+    "_static/mathjax/output/chtml/fonts/tex.js": "part of the bundle",
+    "_static/mathjax/ui": "its menu is part of the bundle",
+}
 _STRICT = ("-W", "-n", "--keep-going", "-q")
 # Jupyter Book's command line, in a process that leaves when its parent is killed.
 _JUPYTER_BOOK = """
@@ -78,6 +93,7 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
         return 1
     shutil.rmtree(built / ".doctrees", ignore_errors=True)
     (built / "_static" / _CARDS).write_text(cards(built / "book"), encoding="utf-8")
+    _slim(built, {item.chapter.slug: item.chapter for item in runs})
     (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     (built / _KEY).write_text(key)
     if target.exists():
@@ -171,6 +187,20 @@ def about_box(chapter: Chapter, everything: Sequence[Chapter], facts: Mapping[st
         if found:
             lines.append(f"{text} {', '.join(f'{{doc}}`/notebooks/{slug}`' for slug in sorted(set(found)))}.")
     return "\n".join(["```{div} zonb-about", *lines, "```", ""])
+
+
+def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
+    """The notebook that a page offers: the chapter without outputs, to be executed with the page's parameters."""
+    cells = []
+    for k, source in enumerate(chapter.notebook.cells):
+        cells.append(nbformat.from_dict({**source, "id": f"cell-{k}"}))
+        if "parameters" in source.metadata.get("tags", []):
+            lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+            cells.append(
+                nbformat.v4.new_code_cell("\n".join(["# Parameters of the page", *lines]), id="page-parameters")
+            )
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -> str:
@@ -282,6 +312,14 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
     (source / "notebooks").mkdir()
     for item in runs:
         nbformat.write(chapter_page(item, runs, records), source / "notebooks" / f"{item.chapter.slug}.ipynb")
+
+
+def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
+    for path in [path for pattern in UNUSED for path in built.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in built.glob("_sources/*/*.ipynb"):
+        facts = nbformat.read(path, as_version=4).metadata["zonb"]
+        nbformat.write(download(found[facts["chapter"]], facts["parameters"]), path)
 
 
 def _folder_key(folder: Path, lock: Path) -> str:

@@ -9,6 +9,8 @@ from sphinx.application import Sphinx
 
 from zonb.plots import INK
 
+_PHONE = 720  # pixels; a wider figure, shrunk to a phone, would be too small to read
+
 
 def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if app.builder.format != "html":
@@ -29,7 +31,8 @@ def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         svg = re.sub(r'width="[\d.]+pt"', f'style="width:{width:.0f}px"', svg, count=1)
         svg = re.sub(r'height="[\d.]+pt" ', "", svg, count=1)
         label = escape(image.get("alt", ""), quote=True)
-        html = f'<div class="zonb-figure" role="img" tabindex="0" aria-label="{label}">{svg}</div>'
+        shape = "zonb-figure wide" if width > _PHONE else "zonb-figure"
+        html = f'<div class="{shape}" role="img" tabindex="0" aria-label="{label}">{svg}</div>'
         image.replace_self(nodes.raw("", html, format="html"))
 
 

@@ -92,7 +92,7 @@ def test_figures_are_described_and_readable(visit, name, scheme):
 def test_captions_and_text_keep_their_contrast(visit):
     for scheme in ("light", "dark"):
         page = visit(CHAPTERS[0], scheme=scheme).page
-        for selector in ("figcaption p", "p", ".cell_output pre", "h1"):
+        for selector in ("figcaption p", "p", ".cell_output pre", "h1", "#pst-back-to-top"):
             assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, (scheme, selector)
 
 
@@ -273,3 +273,15 @@ def test_a_second_build_does_nothing_and_soon():
     assert time.perf_counter() - start < 10
     assert done.returncode == 0 and "0 executed" in done.stdout and "up to date" in done.stdout
     assert (SITE / "index.html").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", [CHAPTERS[0], CHAPTERS[1]])
+def test_on_a_phone_a_figure_fits_the_screen_or_says_that_it_scrolls(visit, name):
+    page = visit(name, width=390).page
+    hint = "e => getComputedStyle(e, '::before').content"
+    for figure in page.locator(".zonb-figure").all():
+        wide = "wide" in figure.get_attribute("class").split()
+        assert figure.evaluate("e => e.scrollWidth > e.clientWidth") == wide
+        assert ("scroll" in figure.evaluate(hint)) == wide
+        natural, shown = figure.locator("svg").first.evaluate("e => [parseFloat(e.style.width), e.clientWidth]")
+        assert shown / natural > 0.5  # tick labels of 13 pixels keep 6.5
