@@ -176,7 +176,7 @@
     controls.forEach((control, k) => {
       const id = `explorer-${n}-${k}`;
       const input = html("input", { type: "range", id, min: 0, max: control.values.length - 1, step: 1, value: control.at });
-      const output = html("output", { for: id });
+      const output = html("output", { for: id, "aria-live": "off" });
       const show = () => {
         control.at = input.valueAsNumber;
         output.textContent = control.values[control.at];

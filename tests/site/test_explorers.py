@@ -32,7 +32,7 @@ class Explorer:
 
     def told(self):
         self.page.wait_for_timeout(600)
-        return self.box.get_by_role("status").text_content()
+        return self.box.locator("p[role=status]").text_content()
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_what_is_shown_is_the_frame_of_the_sliders(explorer, name):
             assert shown == pytest.approx([line[at] for line in lines.values()], rel=6e-3)
             assert seen.picture.locator("path[fill=none]").count() == len(lines) + len(frame.get("runs", []))
         else:
-            titles = seen.picture.locator("text").all_inner_texts()
+            titles = seen.picture.locator("text").all_text_contents()
             assert titles[: len(frame["matrices"])] == list(frame["matrices"])
             cells = [value for matrix in frame["matrices"].values() for row in matrix for value in row]
             colours = seen.picture.locator("rect").evaluate_all("all => all.map(e => e.getAttribute('fill'))")
@@ -123,7 +123,7 @@ def test_the_scales_stay_while_the_last_slider_moves(explorer, name):
     last = seen.sliders[len(seen.data["sliders"]) - 1]
     places = []
     for _ in range(int(last.get_attribute("max")) + 1):
-        places.append(seen.picture.locator("text").all_inner_texts())
+        places.append(seen.picture.locator("text").all_text_contents())
         last.focus()
         seen.page.keyboard.press("ArrowRight")
     titles = len(seen.frame().get("matrices", []))
