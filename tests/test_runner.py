@@ -656,6 +656,7 @@ def test_a_choice_with_dots_takes_any_text():
     [
         (["source=full", "n_runs=40", "seed=1"], "10-images-source-full"),
         (["n_runs=40", "seed=1"], "10-images-n-runs-40-seed-1"),
+        (["perturbations=[1, 5]"], "02-projected-kernel-perturbations-1-5"),
     ],
 )
 def test_words_name_a_record_and_numbers_only_where_there_are_none(monkeypatch, given, name):
@@ -663,5 +664,5 @@ def test_words_name_a_record_and_numbers_only_where_there_are_none(monkeypatch, 
     monkeypatch.chdir(chapters.PACKAGE.parent)
     monkeypatch.setattr(cli, "_finish", lambda runs, options: 0)
     monkeypatch.setattr(cli, "record", lambda root, item, name: names.append(name) or root / name)
-    assert cli.main(["record", "10", *(part for pair in given for part in ("-p", pair))]) == 0
+    assert cli.main(["record", name[:2], *(part for pair in given for part in ("-p", pair))]) == 0
     assert names == [name]

@@ -101,7 +101,7 @@ def _record(options: argparse.Namespace, root: Path) -> int:
     item = plan(root, chapter, given, options.profile)
     if status := _finish([item], options):
         return status
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join([chapter.slug, *labels]))
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([chapter.slug, *labels])).strip("-")
     print(os.path.relpath(record(root, item, name)))
     return 0
 
