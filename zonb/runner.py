@@ -301,8 +301,8 @@ def sweep_svg(grid: Sequence[str], rows: Sequence[Mapping[str, Any]], id: str) -
     """
     of_claim = [row for row in rows if row["claim"] == id]
     if not of_claim:
-        known = list(dict.fromkeys(row["claim"] for row in rows))
-        raise RunnerError(f"no claim {id!r} in this sweep; choose one of {', '.join(known) or 'none: it has no claim'}")
+        known = ", ".join(dict.fromkeys(row["claim"] for row in rows))
+        raise RunnerError(f"no claim {id!r} in this sweep; " + (f"choose one of {known}" if known else "it has none"))
     from matplotlib.figure import Figure
 
     from zonb import plots
