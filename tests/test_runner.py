@@ -2,6 +2,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -343,10 +344,13 @@ def test_verify_compares_claim_by_claim_and_leaves_a_receipt(book):
     assert receipt["machines"][0]["versions"]["python"] == platform.python_version()
     assert datetime.now(UTC) - datetime.fromisoformat(receipt["date"]) < timedelta(minutes=1)
     shown, _ = verified(row, options=["--all"])
-    assert "same: one: published 1.1 for 1, rerun 1.1 for 1\n" in shown.stdout
+    assert "same: one: published 1.1 for 1, rerun 1.1 for 1, apart 0\n" in shown.stdout
 
     close, receipt = verified({**row, "measured": 1.2})
-    assert close.returncode == 0 and "within tolerance: one: published 1.2 for 1, rerun 1.1 for 1\n" in close.stdout
+    assert (
+        close.returncode == 0
+        and "within tolerance: one: published 1.2 for 1, rerun 1.1 for 1, apart 0.1\n" in close.stdout
+    )
     (outcome,) = receipt["claims"]
     assert outcome["published"]["measured"] == 1.2 and outcome["rerun"]["measured"] == 1.1
 
@@ -372,15 +376,22 @@ ROW["tolerance"] = 0.3
         ({"measured": 1.4}, "within tolerance"),
         ({"measured": 1.5}, "differs"),
         ({"expected": 1.1, "measured": 1.1}, "within tolerance"),
-        ({"verdict": "refuted"}, "differs"),
+        ({"measured": 0.2, "relation": "<="}, "within tolerance"),
+        ({"measured": 1.6, "relation": "<="}, "differs"),
         ({"measured": float("nan")}, "differs"),
     ],
 )
 def test_an_outcome_is_the_rule_of_disagreements_and_same_means_identical(changed, outcome):
-    changed = {**ROW, **changed}
-    (compared,) = runner.compare([ROW], [changed])
+    row = {**ROW, "relation": changed.get("relation", "==")}
+    changed = {**row, **changed}
+    (compared,) = runner.compare([row], [changed])
     assert compared["outcome"] == outcome
-    assert bool(claims.disagreements([ROW], [changed])) is (outcome == "differs")
+    assert bool(claims.disagreements([row], [changed])) is (outcome == "differs")
+    assert (compared["apart"] <= math.hypot(row["tolerance"], changed["tolerance"])) is (outcome != "differs")
+
+
+def test_another_verdict_differs_whatever_the_numbers():
+    assert [row["outcome"] for row in runner.compare([ROW], [{**ROW, "verdict": "refuted"}])] == ["differs"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"id": "one"}]'])
@@ -389,7 +400,7 @@ def test_a_file_that_is_no_ledger_is_said(book, text):
     book.zonb("run", "01")
     (book.root / "ledger.json").write_text(text)
     done = book.zonb("verify", "ledger.json")
-    assert (done.returncode == 2 and "ledger.json is not a ledger" in done.stderr) or text == "{}"
+    assert done.returncode == 2 and "ledger.json is not a ledger" in done.stderr
 
 
 def test_a_ledger_needs_results_and_unique_ids(book):

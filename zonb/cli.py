@@ -119,12 +119,15 @@ def _verify(options: argparse.Namespace, root: Path) -> int:
     receipt = verify(root, Path(options.ledger) if options.ledger else root / LEDGER, options.profile)
     for row in receipt["claims"]:
         if row["outcome"] != "same" or options.all:
-            numbers = (
-                f"{name} {row[name]['measured']:.6g} for {row[name]['expected']:.6g}"
-                for name in ("published", "rerun")
-                if row[name]
+            a, b = row["published"], row["rerun"]
+            print(
+                f"{row['outcome']}: "
+                + (
+                    row["reason"]
+                    or f"{row['id']}: published {a['measured']:.6g} for {a['expected']:.6g}, "
+                    f"rerun {b['measured']:.6g} for {b['expected']:.6g}, apart {row['apart']:.1g}"
+                )
             )
-            print(f"{row['outcome']}: {row['reason'] or row['id'] + ': ' + ', '.join(numbers)}")
     print(
         f"{len(receipt['claims'])} claims compared: "
         + ", ".join(f"{count} {outcome}" for outcome, count in receipt["counts"].items())

@@ -214,10 +214,11 @@ def ledger(root: Path, profile: str) -> list[dict[str, Any]]:
 
 
 def compare(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each claim of two ledgers with both numbers, the outcome, and why if they contradict each other; in that order.
+    """Each claim of two ledgers with both numbers and the outcome, in the order of `OUTCOMES`.
 
-    An outcome is one of `OUTCOMES`: ``same`` if the numbers are identical, ``within tolerance`` if they are not but
-    `zonb.claims.disagreements` accepts them, else ``differs``; ``missing`` from the rerun, or ``new`` in it.
+    ``same``: the numbers are identical; ``within tolerance``: they are not, but `zonb.claims.disagreements` accepts
+    them; ``differs``: it does not; ``missing``: not in the rerun; ``new``: only there. ``apart`` is what that rule
+    holds against the tolerances, the difference of the deviations from the formula.
     """
     old, new = ({row["id"]: row for row in rows} for rows in (published, rerun))
     compared = []
@@ -225,14 +226,14 @@ def compare(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mapping[str,
         a, b = old.get(id), new.get(id)
         said = claims.disagreements([a] if a else [], [b] if b else [])
         numbers = [row and {name: row[name] for name in ("measured", "expected", "tolerance")} for row in (a, b)]
+        apart = None
         if a is None or b is None:
             outcome = "new" if a is None else "missing"
-        elif said:
-            outcome = "differs"
         else:
             equal = all(a[name] == b[name] for name in ("measured", "expected"))
-            outcome = "same" if equal else "within tolerance"
-        row = {"id": id, "chapter": (b or a)["chapter"], "outcome": outcome}
+            outcome = "differs" if said else "same" if equal else "within tolerance"
+            apart = abs(_deviation(a) - _deviation(b))
+        row = {"id": id, "chapter": (b or a)["chapter"], "outcome": outcome, "apart": apart}
         compared.append({**row, "published": numbers[0], "rerun": numbers[1], "reason": "".join(said) or None})
     return sorted(compared, key=lambda row: OUTCOMES.index(row["outcome"]))
 
@@ -250,9 +251,12 @@ def verify(root: Path, path: Path, profile: str) -> dict[str, Any]:
         raise RunnerError(f"there is no ledger {path.name}; give the file that 'zonb ledger --json' wrote")
     text, rerun = path.read_bytes(), ledger(root, profile)
     try:
-        compared = compare(json.loads(text), rerun)
+        published = json.loads(text)
+        if not isinstance(published, list):
+            raise ValueError("it holds no list of claims")
+        compared = compare(published, rerun)
     except (ValueError, TypeError, KeyError) as error:
-        raise RunnerError(f"{path.name} is not a ledger: {type(error).__name__}: {error}") from None
+        raise RunnerError(f"{path.name} is not a ledger: {error!r}") from None
     runs = [nbformat.read(item.path, as_version=4).metadata["zonb"] for item in _results(root, profile)]
     machines = [{"machine": facts["machine"], "versions": facts["versions"]} for facts in runs]
     counts = Counter(row["outcome"] for row in compared)
@@ -368,6 +372,11 @@ def write_atomic(path: Path, text: str) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def _deviation(row: Mapping[str, Any]) -> float:
+    gap = row["measured"] - row["expected"]
+    return gap if row["relation"] == "==" else max(0.0, gap if row["relation"] == "<=" else -gap)
 
 
 def _results(root: Path, profile: str) -> list[Run]:
