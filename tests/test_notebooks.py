@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from zonb import chapters, cli, directions
+from zonb import chapters, cli, directions, kernels
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.md"))
@@ -183,7 +183,15 @@ def test_what_the_page_on_extending_shows_is_short_and_runs():
         moment = u**power
         sem = moment.std() / moment.numel() ** 0.5
         assert abs(moment.mean() - expected) < 5 * sem < abs(moment.mean() - wrong)
-    assert not model.training and namespace["J"].shape[:2] == (2, 3)
+    assert not model.training and namespace["estimate"].shape == (3, 3)
+    draws = []
+    for k in range(400):
+        u = law.sample(50, len(namespace["u"].T), generator=directions.generator(2, k))
+        estimate = kernels.projected_entk(namespace["J_o"], namespace["J_u"], u)
+        draws.append(kernels.relative_error(estimate, namespace["exact"]) ** 2)
+    square, expected = torch.stack(draws), namespace["expected"] ** 2
+    sem = square.std() / len(square) ** 0.5
+    assert abs(square.mean() - expected) < 5 * sem < abs(square.mean() - 2 * expected)
 
 
 COMMANDS = [
