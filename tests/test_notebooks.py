@@ -1,21 +1,27 @@
 """Every chapter, found by globbing, has the form that the style page promises."""
 
 import ast
+import contextlib
+import csv
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import jupytext
 import pytest
+import torch
 import yaml
 
-from zonb import chapters
+from zonb import chapters, cli, directions, kernels
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.md"))
+TEMPLATE = ROOT / "tools" / "00-template.md"
 SECTIONS = ("Setting", "Where it breaks", "Exercises", "Summary")
 
 
-@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+@pytest.fixture(params=[*PATHS, TEMPLATE], ids=lambda path: path.stem)
 def chapter(request):
     return chapters.read(request.param)
 
@@ -89,7 +95,7 @@ def test_every_figure_has_a_name_a_caption_and_alt_text(chapter):
 def test_figure_names_are_unique_in_the_book():
     names = [
         cell.metadata["mystnb"]["figure"]["name"]
-        for path in PATHS
+        for path in [*PATHS, TEMPLATE]
         for cell in code_of(chapters.read(path))
         if "figure" in cell.metadata.get("mystnb", {})
     ]
@@ -142,3 +148,72 @@ def test_every_equation_and_figure_of_the_papers_has_a_claim():
     wanted |= {f"B Eq. {n}" for n in range(1, 71) if n != 31} | {f"B Fig. {n}" for n in range(1, 19)}
     wanted |= {"A Lemma 1", "B Thm. 1", "B Cor. 2", "B Prop. 3", "B Property 4", "B Property 5", "B Lemma 6"}
     assert wanted <= found, sorted(wanted - found)
+
+
+def test_the_template_is_a_chapter_that_runs_under_every_law_and_says_new_things_only(book):
+    text = TEMPLATE.read_text()
+    (book.root / "notebooks" / "17-my-question.md").write_text(text)
+    done = book.zonb("sweep", "17", "-g", "law=gaussian,rademacher,sphere", "-p", "P=2", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    ((path),) = (book.root / "_build" / "quick").glob("sweep-*.csv")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9 and {row["claim"] for row in rows} == {"template.signs", "template.mean", "template.length"}
+    expected = [float(row["expected"]) for row in rows if row["claim"] == "template.length"]
+    assert expected == [1 + 11 / 2, 1 + 9 / 2, 1 + 9 / 2]
+    broken = text.replace("theory.gradient_second_moment(d, P, chosen),\n    sem", "d / P,\n    sem")
+    assert broken != text
+    (book.root / "notebooks" / "17-my-question.md").write_text(broken)
+    failed = book.zonb("run", "17")
+    assert failed.returncode == 1 and "claim template.length failed" in failed.stderr
+
+
+EXTEND = (ROOT / "book" / "extend.md").read_text()
+PIECES = re.findall(r"^```python\n(.*?)^```", EXTEND, re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_page_on_extending_shows_is_short_and_runs():
+    assert len(PIECES) == 2 and all(piece.count("\n") <= 30 for piece in PIECES)
+    namespace = {}
+    for piece in PIECES:
+        exec(piece, namespace)
+    law, model = namespace["triangular"], namespace["model"]
+    u = law.sample(1, 200_000, generator=directions.generator(1), dtype=torch.float64)
+    for power, expected, wrong in ((2, 1, 1.1), (4, law.kappa, 3.0)):
+        moment = u**power
+        sem = moment.std() / moment.numel() ** 0.5
+        assert abs(moment.mean() - expected) < 5 * sem < abs(moment.mean() - wrong)
+    assert not model.training and namespace["estimate"].shape == (3, 3)
+    draws = []
+    for k in range(400):
+        u = law.sample(50, len(namespace["u"].T), generator=directions.generator(2, k))
+        estimate = kernels.projected_entk(namespace["J_o"], namespace["J_u"], u)
+        draws.append(kernels.relative_error(estimate, namespace["exact"]) ** 2)
+    square, expected = torch.stack(draws), namespace["expected"] ** 2
+    sem = square.std() / len(square) ** 0.5
+    assert abs(square.mean() - expected) < 5 * sem < abs(square.mean() - 2 * expected)
+
+
+COMMANDS = [
+    line
+    for path in (ROOT / "README.md", ROOT / "book" / "rerun.md", ROOT / "book" / "extend.md")
+    for line in re.findall(r"^\.venv/bin/zonb ([^#>\n]+)", path.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_commands_on_pages_are_understood(command, tmp_path, monkeypatch):
+    for name in ("notebooks", "profiles"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("_toc.yml", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(TEMPLATE, tmp_path / "notebooks" / "17-my-question.md")
+    monkeypatch.chdir(tmp_path)
+
+    def understood(*_):
+        raise NotImplementedError("where it would begin to work")
+
+    for name in ("_finish", "ledger", "verify"):
+        monkeypatch.setattr(cli, name, understood)
+    with contextlib.suppress(NotImplementedError):
+        assert cli.main(shlex.split(command)) == 0

@@ -1,17 +1,23 @@
 import contextlib
+import csv
+import hashlib
 import json
+import math
 import os
+import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from zonb import chapters, cli, runner
+from zonb import chapters, claims, cli, runner
 
 
 def text_of(path):
@@ -205,23 +211,94 @@ def test_workers_share_the_cores(book):
         assert f"threads {max(1, (os.cpu_count() or 1) // 2)}" in text_of(book.results(slug)[0])
 
 
-def test_a_dask_cluster_executes_the_same_command(book, monkeypatch):
-    from distributed import Client, LocalCluster
+POINT = (
+    "from zonb.claims import claim\n"
+    "claim('point', n + rate / 3, n, sem=0.1, source='new', statement='A.', rejects={'b': -9}, verdict='new')\n"
+    "claim('law', float(law == 'a'), 1, tol=1.5, source='new', statement='B.', rejects={'c': 9}, verdict='new')"
+)
 
-    monkeypatch.setenv("PYTHONPATH", str(book.root))
-    monkeypatch.setenv("BOOK_LOG", str(book.log))
-    book.write("01-a", "import os\nprint('parent', os.getppid())", parameters=PARAMETERS)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        workers = set(client.run(os.getpid).values())
-        done = book.zonb("sweep", "01", "-g", "n=1,2,3,4", "--scheduler", cluster.scheduler_address)
+
+def table(book):
+    """The one table that sweeps left, as rows."""
+    (path,) = (book.root / "_build" / "quick").glob("sweep-*.csv")
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_leaves_one_row_a_point_and_claim(book):
+    book.write("01-a", POINT, parameters=PARAMETERS)
+    done = book.zonb("sweep", "01", "-g", "n=1,2", "-g", "law=a,b", "-p", "rate=0.1")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("_build/quick/sweep-01-a-")
+    rows = table(book)
+    assert list(rows[0]) == ["n", "law", "claim", "relation", "measured", "expected", "sem", "tolerance", "verdict"]
+    assert [(row["n"], row["law"], row["claim"]) for row in rows] == [
+        (n, law, claim) for n in "12" for law in "ab" for claim in ("point", "law")
+    ]
+    first, second = rows[:2]
+    assert float(first["measured"]) == 1 + 0.1 / 3 and first["expected"] == "1.0" and first["verdict"] == "new"
+    assert float(first["sem"]) == pytest.approx(0.1) and second["sem"] == "" and second["tolerance"] == "1.5"
+    assert book.zonb("sweep", "01", "-g", "n=1,2", "-p", "rate=0.1").returncode == 0
+    assert len(list((book.root / "_build" / "quick").glob("sweep-*.csv"))) == 2
+
+
+def test_a_failed_point_is_absent_from_the_table_and_said(book):
+    book.write("01-a", POINT, "assert (n, law) != (2, 'b')", parameters=PARAMETERS)
+    done = book.zonb("sweep", "01", "-g", "n=1,2", "-g", "law=a,b")
+    assert done.returncode == 1 and "the table lacks n=2, law=b, which failed" in done.stderr
+    assert {(row["n"], row["law"]) for row in table(book)} == {("1", "a"), ("1", "b"), ("2", "a")}
+
+
+def test_a_sweep_is_drawn_or_says_which_claims_it_has(book):
+    book.write("01-a", POINT, parameters=PARAMETERS)
+    grid = ("sweep", "01", "-g", "n=1,2", "-g", "law=a,b", "--plot")
+    unknown = book.zonb(*grid, "pint")
+    assert unknown.returncode == 2 and "no claim 'pint' in this sweep; choose one of point, law" in unknown.stderr
+    assert len(table(book)) == 8
+    done = book.zonb(*grid, "point")
     assert done.returncode == 0, done.stderr
-    assert len(workers) == 2 and book.executed() == ["01-a"] * 4
+    picture = (book.root / done.stdout.splitlines()[-1]).read_text()
+    for text in ("law = a", "law = b", "expected", "point (bars: standard error)"):
+        assert f"<!-- {text} -->" in picture
+    book.zonb(*grid, "point")
+    assert (book.root / done.stdout.splitlines()[-1]).read_text() == picture
+
+
+@contextlib.contextmanager
+def dask(*arguments, environment):
+    """A Dask command in the background, in the words of the page on sweeps."""
+    command = [str(Path(sys.executable).parent / "dask"), *arguments]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_two_dask_workers_make_the_table_that_this_machine_makes(book, tmp_path_factory):
+    from distributed import Client
+
+    book.write("01-a", "import os\nprint('parent', os.getppid())", POINT, parameters=PARAMETERS)
+    grid = ("sweep", "01", "-g", "n=1,2,3", "-g", "law=a,b")
+    assert book.zonb(*grid).returncode == 0
+    here = table(book)
+    shutil.rmtree(book.root / "_build")
+    book.executed()
+    environment = {**os.environ, "PYTHONPATH": str(book.root), "BOOK_LOG": str(book.log)}
+    file = str(tmp_path_factory.mktemp("dask") / "scheduler.json")
+    options = ("--no-dashboard", "--scheduler-file", file)
+    with (
+        dask("scheduler", "--host", "127.0.0.1", "--port", "0", *options, environment=environment),
+        dask("worker", "--nworkers", "2", "--nthreads", "1", *options, environment=environment),
+        Client(scheduler_file=file, timeout=30) as client,
+    ):
+        client.wait_for_workers(2, timeout=60)
+        workers = set(client.run(os.getpid).values())
+        done = book.zonb(*grid, "--scheduler", client.scheduler.address)
+    assert done.returncode == 0, done.stderr
+    assert table(book) == here and len(here) == 12 and book.executed() == ["01-a"] * 6
     shown = " ".join(text_of(path) for path in book.results("01-a"))
-    used = {pid for pid in workers if f"parent {pid}" in shown}
-    assert used == workers
+    assert len(workers) == 2 and {pid for pid in workers if f"parent {pid}" in shown} == workers
 
 
 def test_a_scheduler_that_does_not_answer_is_said(book):
@@ -243,19 +320,87 @@ CLAIM = (
 )
 
 
-def test_verify_compares_claim_by_claim(book):
+def test_verify_compares_claim_by_claim_and_leaves_a_receipt(book):
     book.write("01-a", CLAIM.format(1.1))
     assert book.zonb("run", "01").returncode == 0
     published = book.zonb("ledger", "--json").stdout
     (row,) = json.loads(published)
     assert row["chapter"] == "01-a" and row["measured"] == 1.1 and row["sem"] == pytest.approx(0.1)
-    (book.root / "ledger.json").write_text(published)
-    same = book.zonb("verify", "ledger.json")
-    assert same.returncode == 0 and "1 claims compared, 0 disagree" in same.stdout
-    row["measured"] = 2.0
-    (book.root / "ledger.json").write_text(json.dumps([row]))
-    other = book.zonb("verify", "ledger.json")
-    assert other.returncode == 1 and "one: published 2 for 1, rerun 1.1 for 1" in other.stdout
+
+    def verified(*rows, options=()):
+        (book.root / "ledger.json").write_text(json.dumps(rows))
+        done = book.zonb("verify", "ledger.json", *options)
+        receipt = json.loads((book.root / "_build" / "verify-receipt.json").read_text())
+        digest = hashlib.sha256((book.root / "ledger.json").read_bytes()).hexdigest()
+        assert receipt["ledger"] == {"file": "ledger.json", "sha256": digest}
+        assert done.stdout.splitlines()[-1] == "_build/verify-receipt.json"
+        return done, receipt
+
+    same, receipt = verified(row)
+    assert same.returncode == 0
+    assert same.stdout.startswith("1 claims compared: 1 same, 0 within tolerance, 0 new, 0 missing, 0 differs\n")
+    (result,) = book.results("01-a")
+    assert result.stem == f"01-a-{receipt['keys']['01-a']}" and receipt["profile"] == "quick"
+    assert receipt["machines"][0]["versions"]["python"] == platform.python_version()
+    assert datetime.now(UTC) - datetime.fromisoformat(receipt["date"]) < timedelta(minutes=1)
+    shown, _ = verified(row, options=["--all"])
+    assert "same: one: published 1.1 for 1, rerun 1.1 for 1, apart 0\n" in shown.stdout
+
+    close, receipt = verified({**row, "measured": 1.2})
+    assert (
+        close.returncode == 0
+        and "within tolerance: one: published 1.2 for 1, rerun 1.1 for 1, apart 0.1\n" in close.stdout
+    )
+    (outcome,) = receipt["claims"]
+    assert outcome["published"]["measured"] == 1.2 and outcome["rerun"]["measured"] == 1.1
+
+    other, receipt = verified({**row, "measured": 2.0}, {**row, "id": "two"})
+    assert other.returncode == 1 and "differs: one: published 2 for 1, rerun 1.1 for 1, further apart" in other.stdout
+    assert "missing: two: only in the published ledger" in other.stdout
+    assert [(claim["id"], claim["outcome"]) for claim in receipt["claims"]] == [("two", "missing"), ("one", "differs")]
+    assert receipt["counts"] == {"same": 0, "within tolerance": 0, "new": 0, "missing": 1, "differs": 1}
+    extra, _ = verified()
+    assert extra.returncode == 1 and "new: one: only in the rerun" in extra.stdout
+
+
+ROW = {"id": "c", "chapter": "01-a", "verdict": "holds", "relation": "==", "measured": 1.0, "expected": 1.0}
+ROW["tolerance"] = 0.3
+
+
+@pytest.mark.parametrize(
+    ("changed", "outcome"),
+    [
+        ({}, "same"),
+        ({"tolerance": 0.2}, "same"),
+        ({"measured": 1.0 + 2**-52}, "within tolerance"),
+        ({"measured": 1.4}, "within tolerance"),
+        ({"measured": 1.5}, "differs"),
+        ({"expected": 1.1, "measured": 1.1}, "within tolerance"),
+        ({"measured": 0.2, "relation": "<="}, "within tolerance"),
+        ({"measured": 1.6, "relation": "<="}, "differs"),
+        ({"measured": float("nan")}, "differs"),
+    ],
+)
+def test_an_outcome_is_the_rule_of_disagreements_and_same_means_identical(changed, outcome):
+    row = {**ROW, "relation": changed.get("relation", "==")}
+    changed = {**row, **changed}
+    (compared,) = runner.compare([row], [changed])
+    assert compared["outcome"] == outcome
+    assert bool(claims.disagreements([row], [changed])) is (outcome == "differs")
+    assert (compared["apart"] <= math.hypot(row["tolerance"], changed["tolerance"])) is (outcome != "differs")
+
+
+def test_another_verdict_differs_whatever_the_numbers():
+    assert [row["outcome"] for row in runner.compare([ROW], [{**ROW, "verdict": "refuted"}])] == ["differs"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"id": "one"}]'])
+def test_a_file_that_is_no_ledger_is_said(book, text):
+    book.write("01-a", CLAIM.format(1.1))
+    book.zonb("run", "01")
+    (book.root / "ledger.json").write_text(text)
+    done = book.zonb("verify", "ledger.json")
+    assert done.returncode == 2 and "ledger.json is not a ledger" in done.stderr
 
 
 def test_a_ledger_needs_results_and_unique_ids(book):
@@ -451,6 +596,7 @@ def test_mistakes_in_a_profile_are_named(book, text):
         (["run", "01", "-p", "n=4", "-p", "n=5"], "n is given twice"),
         (["sweep", "01", "-g", "n=1", "-g", "n=2"], "n is given twice"),
         (["sweep", "01", "-g", "n=1,2", "-p", "n=5"], "n is given both as a grid and as a value"),
+        (["sweep", "01", "-g", "rate=1,0.5,1.0"], "rate=1,0.5,1.0 has a value twice"),
         (["run", "01", "-p", "n={[1]:2}"], "must be of type int"),
         (["run", "01", "-p", "rate=1" + "0" * 400], "rate="),
         (["verify", "nowhere.json"], "there is no ledger nowhere.json"),
@@ -521,6 +667,7 @@ def test_a_choice_with_dots_takes_any_text():
     [
         (["source=full", "n_runs=40", "seed=1"], "10-images-source-full"),
         (["n_runs=40", "seed=1"], "10-images-n-runs-40-seed-1"),
+        (["perturbations=[1, 5]"], "02-projected-kernel-perturbations-1-5"),
     ],
 )
 def test_words_name_a_record_and_numbers_only_where_there_are_none(monkeypatch, given, name):
@@ -528,5 +675,5 @@ def test_words_name_a_record_and_numbers_only_where_there_are_none(monkeypatch, 
     monkeypatch.chdir(chapters.PACKAGE.parent)
     monkeypatch.setattr(cli, "_finish", lambda runs, options: 0)
     monkeypatch.setattr(cli, "record", lambda root, item, name: names.append(name) or root / name)
-    assert cli.main(["record", "10", *(part for pair in given for part in ("-p", pair))]) == 0
+    assert cli.main(["record", name[:2], *(part for pair in given for part in ("-p", pair))]) == 0
     assert names == [name]

@@ -1,4 +1,4 @@
-"""Format the code cells of the chapters with ruff, or check that they are, and lint them.
+"""Format the code cells of the chapters and of their template with ruff, or check that they are, and lint them.
 
 Usage: python tools/format_notebooks.py [--check]
 """
@@ -24,7 +24,7 @@ def ruff(arguments: list[str], code: str) -> str:
 
 def main(check: bool) -> int:
     unformatted = []
-    for path in sorted(Path("notebooks").glob("*.md")):
+    for path in [*sorted(Path("notebooks").glob("*.md")), Path("tools/00-template.md")]:
         notebook = jupytext.read(path)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         ruff([*LINT, f"--stdin-filename={path.stem}.py"], "\n\n".join(cell.source for cell in cells) + "\n")

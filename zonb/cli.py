@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -14,12 +15,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zonb import chapters, claims, data
+from zonb import chapters, data
 from zonb.chapters import Chapter, ChapterError, ParameterError
 from zonb.data import DataError
-from zonb.runner import Run, RunnerError, find_root, ledger, plan, record, run
+from zonb.runner import (
+    Run,
+    RunnerError,
+    find_root,
+    ledger,
+    plan,
+    record,
+    run,
+    sweep_csv,
+    sweep_rows,
+    sweep_svg,
+    verify,
+    write_atomic,
+)
 
 LEDGER = Path("book/records/ledger.json")
+RECEIPT = Path("_build/verify-receipt.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +71,22 @@ def _sweep(options: argparse.Namespace, root: Path) -> int:
         if both := sorted(grid.keys() & fixed.keys()):
             raise ParameterError(f"{', '.join(both)} is given both as a grid and as a value")
     points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
-    return _finish([plan(root, chapter, fixed | point, options.profile) for point in points], options)
+    runs = [(point, plan(root, chapter, fixed | point, options.profile)) for point in points]
+    status = _finish([item for _, item in runs], options)
+    rows = sweep_rows(runs)
+    # Parameters only, so that a table of changed code replaces the old one.
+    digest = hashlib.sha256(json.dumps([grid, fixed]).encode()).hexdigest()[:8]
+    table = root / "_build" / options.profile / f"sweep-{chapter.slug}-{digest}.csv"
+    write_atomic(table, sweep_csv(list(grid), rows))
+    for point in (point for point, item in runs if not item.done):
+        shown = ", ".join(f"{name}={value}" for name, value in point.items())
+        print(f"zonb: the table lacks {shown}, which failed", file=sys.stderr)
+    print(os.path.relpath(table))
+    if options.plot:
+        picture = table.with_name(f"{table.stem}-{options.plot}.svg")
+        write_atomic(picture, sweep_svg(list(grid), rows, options.plot))
+        print(os.path.relpath(picture))
+    return status
 
 
 def _record(options: argparse.Namespace, root: Path) -> int:
@@ -71,7 +101,7 @@ def _record(options: argparse.Namespace, root: Path) -> int:
     item = plan(root, chapter, given, options.profile)
     if status := _finish([item], options):
         return status
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join([chapter.slug, *labels]))
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([chapter.slug, *labels])).strip("-")
     print(os.path.relpath(record(root, item, name)))
     return 0
 
@@ -86,17 +116,25 @@ def _book(options: argparse.Namespace, root: Path) -> int:
 
 
 def _verify(options: argparse.Namespace, root: Path) -> int:
-    path = Path(options.ledger) if options.ledger else root / LEDGER
-    if not path.is_file():
-        raise RunnerError(f"there is no ledger {path.name}; give the file that 'zonb ledger --json' wrote")
-    try:
-        published = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunnerError(f"{path.name} is not a ledger: {error}") from None
-    rerun = ledger(root, options.profile)
-    lines = claims.disagreements(published, rerun)
-    print("\n".join([*lines, f"{len(rerun)} claims compared, {len(lines)} disagree"]))
-    return 1 if lines else 0
+    receipt = verify(root, Path(options.ledger) if options.ledger else root / LEDGER, options.profile)
+    for row in receipt["claims"]:
+        if row["outcome"] != "same" or options.all:
+            a, b = row["published"], row["rerun"]
+            print(
+                f"{row['outcome']}: "
+                + (
+                    row["reason"]
+                    or f"{row['id']}: published {a['measured']:.6g} for {a['expected']:.6g}, "
+                    f"rerun {b['measured']:.6g} for {b['expected']:.6g}, apart {row['apart']:.1g}"
+                )
+            )
+    print(
+        f"{len(receipt['claims'])} claims compared: "
+        + ", ".join(f"{count} {outcome}" for outcome, count in receipt["counts"].items())
+    )
+    write_atomic(root / RECEIPT, json.dumps(receipt, indent=1, ensure_ascii=False) + "\n")
+    print(os.path.relpath(root / RECEIPT))
+    return 1 if any(receipt["counts"][outcome] for outcome in ("new", "missing", "differs")) else 0
 
 
 def _ledger(options: argparse.Namespace, root: Path) -> int:
@@ -136,12 +174,14 @@ def _parser() -> argparse.ArgumentParser:
 
     add("list", _list, "The chapters and their parameters.")
     add("run", _run, "Execute chapters, with other parameters if given.")
-    add("sweep", _sweep, "Execute one chapter at every point of a grid of parameters.").add_argument(
-        "-g", "--grid", action="append", required=True, metavar="NAME=V1,V2,..."
-    )
+    sweep = add("sweep", _sweep, "Execute one chapter at every point of a grid, and collect its claims in a table.")
+    sweep.add_argument("-g", "--grid", action="append", required=True, metavar="NAME=V1,V2,...")
+    sweep.add_argument("--plot", metavar="CLAIM", help="draw this claim over the grid")
     add("book", _book, "Execute what has changed, then build the site in _build/html.")
     add("record", _record, "Publish a full-scale run of a chapter in book/records, as a page of the site.")
-    add("verify", _verify, "Compare this machine's ledger with a published one.").add_argument("ledger", nargs="?")
+    check = add("verify", _verify, "Compare this machine's ledger with a published one, and write a receipt.")
+    check.add_argument("ledger", nargs="?", help="what 'zonb ledger --json' wrote; by default the one in book/records")
+    check.add_argument("--all", action="store_true", help="list claims with the same numbers, too")
     add("ledger", _ledger, "Print every claim with its verdict.").add_argument("--json", action="store_true")
     add("fetch", _fetch, "Put pretrained weights into the folder ZONB_DATA.").add_argument("name", choices=data.WEIGHTS)
     return parser
@@ -184,7 +224,10 @@ def _given(chapter: Chapter, texts: Sequence[str]) -> dict[str, Any]:
 
 def _values(chapter: Chapter, name: str, text: str) -> list[Any]:
     # Commas inside brackets belong to a list: '[1,5],[1,25]' is two values.
-    return [chapter.parameters[name].parse(part) for part in re.split(r",(?![^\[]*\])", text)]
+    values = [chapter.parameters[name].parse(part) for part in re.split(r",(?![^\[]*\])", text)]
+    if any(value in values[:k] for k, value in enumerate(values)):
+        raise ParameterError(f"{name}={text} has a value twice")
+    return values
 
 
 def _finish(runs: Sequence[Run], options: argparse.Namespace) -> int:

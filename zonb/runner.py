@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import contextlib
+import csv
+import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -19,8 +22,10 @@ import sysconfig
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,6 +46,8 @@ except ImportError:
 print(json.dumps({"peak": peak, "files": getattr(sys.modules.get("zonb.data"), "files_read", {})}))
 """
 _RECORD_BYTES = 2**20
+OUTCOMES = ("same", "within tolerance", "new", "missing", "differs")
+_COLUMNS = ("claim", "relation", "measured", "expected", "sem", "tolerance", "verdict")
 
 
 class RunnerError(RuntimeError):
@@ -198,14 +205,133 @@ def ledger(root: Path, profile: str) -> list[dict[str, Any]]:
         RunnerError: a chapter has no result for its present sources, or two claims share an id.
     """
     rows: list[dict[str, Any]] = []
-    for item in (plan(root, chapter, {}, profile) for chapter in chapters.read_all(root)):
-        if not item.done:
-            raise RunnerError(f"{item.chapter.slug} has no result for its present sources; run 'zonb book' first")
+    for item in _results(root, profile):
         rows += claims.collect(nbformat.read(item.path, as_version=4).cells, item.chapter.slug)
     ids = [row["id"] for row in rows]
     if twice := sorted({id for id in ids if ids.count(id) > 1}):
         raise RunnerError(f"claims share an id: {', '.join(twice)}; ids must be unique in the book")
     return rows
+
+
+def compare(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each claim of two ledgers with both numbers and the outcome, in the order of `OUTCOMES`.
+
+    ``same``: the numbers are identical; ``within tolerance``: they are not, but `zonb.claims.disagreements` accepts
+    them; ``differs``: it does not; ``missing``: not in the rerun; ``new``: only there. ``apart`` is what that rule
+    holds against the tolerances, the difference of the deviations from the formula.
+    """
+    old, new = ({row["id"]: row for row in rows} for rows in (published, rerun))
+    compared = []
+    for id in old | new:
+        a, b = old.get(id), new.get(id)
+        said = claims.disagreements([a] if a else [], [b] if b else [])
+        numbers = [row and {name: row[name] for name in ("measured", "expected", "tolerance")} for row in (a, b)]
+        apart = None
+        if a is None or b is None:
+            outcome = "new" if a is None else "missing"
+        else:
+            equal = all(a[name] == b[name] for name in ("measured", "expected"))
+            outcome = "differs" if said else "same" if equal else "within tolerance"
+            apart = abs(_deviation(a) - _deviation(b))
+        row = {"id": id, "chapter": (b or a)["chapter"], "outcome": outcome, "apart": apart}
+        compared.append({**row, "published": numbers[0], "rerun": numbers[1], "reason": "".join(said) or None})
+    return sorted(compared, key=lambda row: OUTCOMES.index(row["outcome"]))
+
+
+def verify(root: Path, path: Path, profile: str) -> dict[str, Any]:
+    """Compare the executed book's ledger with the published one in ``path``; the receipt.
+
+    The receipt says when and by which ledger (SHA-256) it was judged, on what machines and with which versions the
+    chapters ran, under which keys their results are stored, and the outcome for each claim.
+
+    Raises:
+        RunnerError: ``path`` is not a ledger, or this book has none yet.
+    """
+    if not path.is_file():
+        raise RunnerError(f"there is no ledger {path.name}; give the file that 'zonb ledger --json' wrote")
+    text, rerun = path.read_bytes(), ledger(root, profile)
+    try:
+        published = json.loads(text)
+        if not isinstance(published, list):
+            raise ValueError("it holds no list of claims")
+        compared = compare(published, rerun)
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunnerError(f"{path.name} is not a ledger: {error!r}") from None
+    runs = [nbformat.read(item.path, as_version=4).metadata["zonb"] for item in _results(root, profile)]
+    machines = [{"machine": facts["machine"], "versions": facts["versions"]} for facts in runs]
+    counts = Counter(row["outcome"] for row in compared)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "profile": profile,
+        "ledger": {"file": path.name, "sha256": hashlib.sha256(text).hexdigest()},
+        "machines": [facts for k, facts in enumerate(machines) if facts not in machines[:k]],
+        "keys": {facts["chapter"]: facts["key"] for facts in runs},
+        "counts": {outcome: counts[outcome] for outcome in OUTCOMES},
+        "claims": compared,
+    }
+
+
+def sweep_rows(points: Sequence[tuple[Mapping[str, Any], Run]]) -> list[dict[str, Any]]:
+    """The claims at the points of a grid, a row each: the grid's parameters, then the claim's numbers and verdict.
+
+    Args:
+        points: the grid's parameters and the run of each point; one without a result has no rows.
+    """
+    return [
+        {**point, "claim": row["id"], **{name: row[name] for name in _COLUMNS[1:]}}
+        for point, item in points
+        if item.done
+        for row in claims.collect(nbformat.read(item.path, as_version=4).cells, item.chapter.slug)
+    ]
+
+
+def sweep_csv(grid: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of a sweep as a CSV table; numbers with all their digits."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*grid, *_COLUMNS], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def sweep_svg(grid: Sequence[str], rows: Sequence[Mapping[str, Any]], id: str) -> str:
+    """A claim over a grid: measured with error bars against the first parameter, expected dashed.
+
+    Points that agree in all other parameters share a colour. Bars are standard errors, or the tolerance of a claim
+    that has none.
+
+    Raises:
+        RunnerError: no row is of this claim.
+    """
+    of_claim = [row for row in rows if row["claim"] == id]
+    if not of_claim:
+        known = ", ".join(dict.fromkeys(row["claim"] for row in rows))
+        raise RunnerError(f"no claim {id!r} in this sweep; " + (f"choose one of {known}" if known else "it has none"))
+    from matplotlib.figure import Figure
+
+    from zonb import plots
+
+    plots.style()
+    figure = Figure(figsize=(6.4, 4))
+    ax = figure.subplots()
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for row in of_claim:
+        lines.setdefault(", ".join(f"{name} = {row[name]}" for name in grid[1:]), []).append(row)
+    for k, (label, line) in enumerate(lines.items()):
+        at = [row[grid[0]] if isinstance(row[grid[0]], int | float) else str(row[grid[0]]) for row in line]
+        measured, expected = ([row[name] for row in line] for name in ("measured", "expected"))
+        bars = [row["tolerance"] if row["sem"] is None else row["sem"] for row in line]
+        colour = plots.COLOURS[k % len(plots.COLOURS)]
+        marker = plots.MARKERS[(k + k // len(plots.COLOURS)) % len(plots.MARKERS)]
+        ax.errorbar(at, measured, bars, fmt=marker, color=colour, capsize=3, label=label)
+        ax.plot(at, expected, "--", color=colour, linewidth=1.2)
+    ax.plot([], [], "--", color=plots.INK, label="expected")
+    error = "tolerance" if of_claim[0]["sem"] is None else "standard error"
+    ax.set(xlabel=grid[0], ylabel=f"{id} (bars: {error})")
+    ax.legend()
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
 
 
 def record(root: Path, item: Run, name: str) -> Path:
@@ -246,6 +372,19 @@ def write_atomic(path: Path, text: str) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def _deviation(row: Mapping[str, Any]) -> float:
+    gap = row["measured"] - row["expected"]
+    return gap if row["relation"] == "==" else max(0.0, gap if row["relation"] == "<=" else -gap)
+
+
+def _results(root: Path, profile: str) -> list[Run]:
+    runs = [plan(root, chapter, {}, profile) for chapter in chapters.read_all(root)]
+    for item in runs:
+        if not item.done:
+            raise RunnerError(f"{item.chapter.slug} has no result for its present sources; run 'zonb book' first")
+    return runs
 
 
 def _profile(root: Path, name: str) -> dict[str, dict[str, Any]]:
