@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 import zonb
@@ -63,6 +64,15 @@ def test_the_reference_has_every_module_below_the_book_and_every_law():
     assert sorted(re.findall(r"automodule:: zonb\.(\w+)", text)) == sorted(FLOORS[: FLOORS.index("chapters")])
     laws = [name for name, value in vars(directions).items() if isinstance(value, directions.Law)]
     assert re.search(r"py:data::((\s+\w+\n)+)", text)[1].split() == laws
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0" and cited["version"] == zonb.__version__
+    assert (
+        cited["title"]
+        == f"{yaml.safe_load((ROOT / '_config.yml').read_text())['title']}: a book of reproducible notebooks"
+    )
 
 
 def test_a_wheel_holds_the_package_its_data_and_nothing_else(tmp_path):
