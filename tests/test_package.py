@@ -3,13 +3,19 @@
 import ast
 import importlib
 import inspect
+import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import ROOT
 
 import zonb
+from zonb import directions
 
 FOLDER = Path(zonb.__file__).parent
 # Lowest floor first: a module imports only those before it.
@@ -51,3 +57,33 @@ def test_nothing_is_read_with_pickle():
         text = path.read_text()
         assert "pickle" not in text.replace("allow_pickle=False", "").replace("without pickle", ""), path.name
         assert "torch.load" not in text, path.name
+
+
+def test_the_reference_has_every_module_below_the_book_and_every_law():
+    text = "".join(path.read_text() for path in (ROOT / "book" / "api").glob("*.md"))
+    assert sorted(re.findall(r"automodule:: zonb\.(\w+)", text)) == sorted(FLOORS[: FLOORS.index("chapters")])
+    laws = [name for name, value in vars(directions).items() if isinstance(value, directions.Law)]
+    assert re.search(r"py:data::((\s+\w+\n)+)", text)[1].split() == laws
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0" and cited["version"] == zonb.__version__
+    book = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert cited["title"].split(":")[0] == book["title"]
+
+
+def test_a_wheel_holds_the_package_its_data_and_nothing_else(tmp_path):
+    source = tmp_path / "source"  # setuptools leaves a folder beside what it builds
+    shutil.copytree(ROOT / "zonb", source / "zonb", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"zonb-{zonb.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+    files = [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert packed == {path.relative_to(FOLDER.parent).as_posix(): path.read_bytes() for path in files}
+    assert {"zonb/py.typed", "zonb/_data/SHA256SUMS", "zonb/_data/mnist-train.npz"} <= packed.keys()

@@ -233,8 +233,9 @@ def _parameters(source: str, where: str) -> Iterable[Parameter]:
         if token.type == tokenize.COMMENT
     }
     for node in ast.parse(source).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
-        if not isinstance(target, ast.Name):
+        if not (
+            isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(target := node.targets[0], ast.Name)
+        ):
             raise ChapterError(f"{where}: the parameters cell may hold assignments 'name = value' only")
         found = _RANGE.fullmatch(comments.get(node.end_lineno or 0, ""))
         if not found:
@@ -255,12 +256,14 @@ def _parameters(source: str, where: str) -> Iterable[Parameter]:
 def _imports(code: str) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.level:  # relative, and the package is flat
-            node.module = f"zonb.{node.module}" if node.module else "zonb"
-        if isinstance(node, ast.ImportFrom) and node.module == "zonb":
-            names |= {"__init__"} | {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zonb."):
-            names |= {"__init__", node.module.split(".")[1]}
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:  # relative, and the package is flat
+                module = f"zonb.{module}" if module else "zonb"
+            if module == "zonb":
+                names |= {"__init__"} | {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
+            elif module.startswith("zonb."):
+                names |= {"__init__", module.split(".")[1]}
         elif isinstance(node, ast.Import):
             for parts in (alias.name.split(".") for alias in node.names):
                 if parts[0] == "zonb":

@@ -167,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
             command.add_argument("--workers", type=int, help="chapters executed at a time on this machine")
         if name in ("run", "sweep", "record"):
-            many = {"nargs": "+"} if name == "run" else {}
-            command.add_argument("chapter", help="number or name, such as 02 or 02-projected-kernel", **many)
+            many = "+" if name == "run" else None
+            command.add_argument("chapter", nargs=many, help="number or name, such as 02 or 02-projected-kernel")
             command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
         return command
 

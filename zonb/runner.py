@@ -115,7 +115,7 @@ def plan(root: Path, chapter: Chapter, given: Mapping[str, Any], profile: str = 
     Raises:
         ParameterError: a parameter is unknown, ill-typed or out of range.
     """
-    values = chapter.values(_profile(root, profile).get(chapter.slug, {}) | given)
+    values = chapter.values({**_profile(root, profile).get(chapter.slug, {}), **given})
     parts = chapters.ingredients(chapter, values, root / "requirements.txt")
     key = chapters.key(parts)
     return Run(chapter, parts, key, root / "_build" / profile / f"{chapter.slug}-{key}.ipynb")

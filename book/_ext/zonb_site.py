@@ -1,4 +1,4 @@
-"""What Jupyter Book leaves to do: figures as inline SVG in the colour of the page, and each script once."""
+"""What Jupyter Book leaves to do: figures in the colour of the page, links of docstrings, and each script once."""
 
 import re
 from html import escape
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 from zonb.plots import INK
 
@@ -44,8 +45,17 @@ def _each_script_once(app: Sphinx, page: str, template: str, context: dict, doct
     context["script_files"] = list(scripts.values())
 
 
+def _by_its_end(app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.Node) -> nodes.Node | None:
+    # A docstring may name an object of another module without the package, as in `kernels.alignment`.
+    if node["reftype"] != "obj":
+        return None
+    node["refspecific"] = True
+    return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, content)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("doctree-resolved", _inline)
+    app.connect("missing-reference", _by_its_end)
     app.connect("html-page-context", _each_script_once, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
