@@ -84,6 +84,6 @@ def test_a_wheel_holds_the_package_its_data_and_nothing_else(tmp_path):
     assert wheel.name == f"zonb-{zonb.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         packed = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
-    files = [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = [path for path in FOLDER.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
     assert packed == {path.relative_to(FOLDER.parent).as_posix(): path.read_bytes() for path in files}
     assert {"zonb/py.typed", "zonb/_data/SHA256SUMS", "zonb/_data/mnist-train.npz"} <= packed.keys()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from zonb import endmatter, pages
+from zonb import pages
 from zonb.runner import RunnerError
 
 CHAPTER = (
@@ -129,7 +129,7 @@ def test_outputs_of_other_code_are_refused(tmp_path):
 
 def test_notation_feeds_the_page_and_the_macros():
     notation = yaml.safe_load((ROOT / "book" / "notation.yml").read_text())
-    page = endmatter.notation_page(notation)
+    page = pages.notation_page(notation)
     for symbol in notation["symbols"]:
         assert f"${symbol['tex']}$" in page and symbol["meaning"] in page
     text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
@@ -143,7 +143,7 @@ ROW |= {"id": "one", "source": "A Eq. 10", "verdict": "refuted", "statement": "T
 
 def test_an_erratum_says_what_is_wrong_and_links_its_checks():
     entry = {"where": "Eq. 10", "says": "Two.", "wrong": "One.", "proof": "thm-one", "claims": ["one"]}
-    page = endmatter.errata_page({"A": [entry], "B": []}, [ROW, {**ROW, "id": "right", "verdict": "holds"}])
+    page = pages.errata_page({"A": [entry], "B": []}, [ROW, {**ROW, "id": "right", "verdict": "holds"}])
     first, second = page.split("## Paper B")
     for text in ("Two.", "One.", "**refuted**", "{prf:ref}`thm-one`", "/notebooks/01-a", "ledger.html#one"):
         assert text in first and text not in second, text
@@ -156,12 +156,12 @@ def test_errata_and_ledger_must_agree(named):
     rows = [ROW, {**ROW, "id": "right", "verdict": "holds"}]
     odd = {"": "one"}.get("".join(named), named[-1] if named else "")
     with pytest.raises(RunnerError, match=f"disagree about {odd}"):
-        endmatter.errata_page({"A": [entry]}, rows)
+        pages.errata_page({"A": [entry]}, rows)
 
 
 def test_the_map_lists_places_by_paper_kind_and_number():
     sources = ("A Eq. 10 ; A Fig. 2", "new", "B Prop. 3 ; new", "A Eq. 9", "A Sec. D.1.2 ; B Eq. 1")
-    page = endmatter.map_page([{**ROW, "source": source, "chapter": f"0{k}-a"} for k, source in enumerate(sources)])
+    page = pages.map_page([{**ROW, "source": source, "chapter": f"0{k}-a"} for k, source in enumerate(sources)])
     first, second = page.split("## Paper B")
     order = [
         "### Figures",
