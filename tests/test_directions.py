@@ -45,6 +45,18 @@ def test_sphere_has_radius_root_d_and_orthonormal_directions_are_orthogonal():
     torch.testing.assert_close(u @ u.T, d * torch.eye(d, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_signs_are_signs_whatever_the_size(dtype):
+    for P, d in ((1, 1), (3, 21), (2, 64), (7, 100)):
+        u = D.rademacher.sample(P, d, generator=D.generator(P, d), dtype=dtype)
+        assert u.shape == (P, d) and u.dtype == dtype and set(u.flatten().tolist()) <= {-1.0, 1.0}
+    # Neighbours come from one random word: no two of its 64 bits, nor bits of two words, go together.
+    u = D.rademacher.sample(20_000, 128, generator=D.generator(5))
+    products = (u.T @ u) / len(u) - torch.eye(128)
+    assert products.abs().max() * len(u) ** 0.5 < 5
+    assert (products + 0.05 * (1 - torch.eye(128))).abs().max() * len(u) ** 0.5 > 5  # a correlation of 0.05 is seen
+
+
 def test_same_seed_same_directions_and_streams_differ():
     a, b, c = (
         D.gaussian.sample(4, d, generator=generator)

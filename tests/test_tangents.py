@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -46,6 +47,89 @@ def test_unused_parameters_have_zero_tangents():
     model = nn.Linear(2, 1)
     model.unused = nn.Parameter(torch.ones(3))
     assert T.jacobian(model, torch.ones(1, 2))[0, 0].tolist() == [1, 1, 1, 0, 0, 0]
+
+
+class Tied(nn.Module):
+    """A layer whose weights are read once more, behind its back."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(torch.tanh(nn.functional.linear(self.first(x), self.first.weight)))
+
+
+class Twice(Tied):
+    """A layer that acts twice."""
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(self.first(x))))
+
+
+class Bare(Tied):
+    """Weights without a module that is called, and an output without classes."""
+
+    def forward(self, x):
+        return nn.functional.linear(torch.sin(x), self.last.weight).prod(1)
+
+
+MODELS = {
+    "layer twice": Twice(),
+    "weights read elsewhere": Tied(),
+    "no layer called": Bare(),
+    "change in place": nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
+    "normalisation": nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 3, bias=False)),
+    "statistics kept": nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).eval(),
+    "sequences": nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, 2)),
+    "strides and dilation": nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 4, 2, stride=2, padding=2, dilation=2, bias=False), nn.Flatten()
+    ),
+    "groups": nn.Sequential(nn.Unflatten(1, (2, 2, 1)), nn.Conv2d(2, 4, 1, groups=2), nn.Tanh(), nn.Flatten()),
+    "reflected edges": nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten()
+    ),
+    "scalar output": nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_jacobian_and_gram_of_any_model_equal_the_twin(name):
+    model = MODELS[name].double()
+    x = torch.rand(70, 4, dtype=torch.float64, generator=D.generator(4)) - 0.5  # more inputs than go together
+    exact = reference.jacobian(two_dimensional(model), x)
+    torch.testing.assert_close(T.jacobian(model, x).view(exact.shape), exact)
+    blocks = torch.einsum("nvd,mwd->nmvw", exact, exact)
+    torch.testing.assert_close(T.gram(model, x), blocks)
+
+
+def two_dimensional(model):
+    return model if model(torch.rand(1, 4).double()).ndim == 2 else nn.Sequential(model, nn.Unflatten(0, (-1, 1)))
+
+
+def test_layers_that_factor_need_no_pass_of_their_own(network, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("one by one")
+
+    monkeypatch.setattr(T, "_one_by_one", refuse)
+    model, x = network
+    torch.testing.assert_close(T.jacobian(model, x), reference.jacobian(model, x))
+    with pytest.raises(AssertionError, match="one by one"):
+        T.jacobian(MODELS["layer twice"].double(), torch.rand(1, 4).double())
+
+
+def test_jacobian_in_low_precision_is_as_good_as_its_type(network):
+    model, x = network
+    exact = reference.jacobian(model, x)
+    single = T.jacobian(copy.deepcopy(model).float(), x.float())
+    assert single.dtype == torch.float32
+    assert (single - exact).norm() < 1e-5 * exact.norm()
+
+
+def test_gram_leaves_no_graph_and_no_hook(network):
+    model, x = network
+    assert not T.gram(model, x).requires_grad and not T.jacobian(model, x).requires_grad
+    assert all(not layer._forward_hooks for layer in model.modules())
 
 
 def test_jvp_is_the_jacobian_times_the_direction(network):

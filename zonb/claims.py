@@ -84,7 +84,7 @@ def claim(
     measured, expected = np.asarray(measured, dtype=float), np.asarray(expected, dtype=float)
     misfit = _misfit(measured, expected, tolerance, relation)
     at = [np.broadcast_to(array, misfit.shape).flat[misfit.argmax()] for array in (measured, expected, tolerance)]
-    record = {
+    record: dict[str, Any] = {
         "id": id,
         "source": source,
         "statement": statement,

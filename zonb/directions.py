@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 _Draw = Callable[[int, int, torch.Generator, torch.dtype], torch.Tensor]
+_SIGNS = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)  # of a byte's bits
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ def _gaussian(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) ->
 
 
 def _rademacher(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
-    return torch.randint(2, (P, d), generator=generator, dtype=dtype).mul_(2).sub_(1)
+    words = torch.empty(-(-P * d // 64), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    signs = np.take(_SIGNS, words.numpy().view(np.uint8), axis=0)  # several times as fast as torch's own indexing
+    return torch.from_numpy(signs).view(-1)[: P * d].view(P, d).to(dtype)
 
 
 def _uniform(P: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:

@@ -130,7 +130,7 @@ def prompt_batch(
     return _padded([_shortened(row, tail, max_length) for row in rows], tokenizer)
 
 
-def next_token_logits(model: Callable[..., object], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def next_token_logits(model: Callable[..., Any], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The logits of the token after each prompt; those of other positions are never formed.
 
     Positions are counted from the first real token, so that padding on the left changes nothing. Gradients pass, and
@@ -252,7 +252,7 @@ def _opt(size: _Size, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrain
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",
+        attn_implementation="eager",  # type: ignore[call-arg]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from zonb import data, directions
 
 # What the weights follow from, besides the settings: a trained network is kept under a key of these files.
+Model = TypeVar("Model", bound=nn.Module)
 _SOURCES = (__file__, data.__file__, directions.__file__)
 
 
@@ -118,7 +119,7 @@ def trained_lenet(
         raise ValueError(
             f"n_train={n_train} must be in 1..{len(digits)} for source={source!r}, and epochs={epochs} at least 0"
         )
-    shape = {"width": float(width), "extra_layers": int(extra_layers)}
+    shape: dict[str, Any] = {"width": float(width), "extra_layers": int(extra_layers)}
     model = lenet(seed=seed, **shape)
     settings = {
         "n_train": n_train,
@@ -136,13 +137,13 @@ def trained_lenet(
 
 
 def remembered(
-    model: nn.Module,
+    model: Model,
     train: Callable[[], None],
     *,
     name: str,
     settings: Mapping[str, Any],
     sources: Sequence[str | Path],
-) -> nn.Module:
+) -> Model:
     """The model with trained weights: trained once, then read from the cache.
 
     Args:

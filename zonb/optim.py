@@ -105,9 +105,9 @@ class ZOSGD(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self._check_groups()
         self._numbered = self._number()
-        self.mu = mu
         if mu is None:
-            self.mu = default_mu(self._parameters(), difference=central_difference if two_sided else forward_difference)
+            mu = default_mu(self._parameters(), difference=central_difference if two_sided else forward_difference)
+        self.mu = mu
         if not 0 < self.mu < math.inf:
             raise ValueError(f"mu={self.mu} must be positive and finite")
         self.P, self.law, self.two_sided, self.seed, self.group = int(P), law, two_sided, int(seed), group
@@ -115,7 +115,7 @@ class ZOSGD(torch.optim.Optimizer):
         self._square = math.nan  # of recent differences of two losses
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any]) -> float:
+    def step(self, closure: Callable[[], Any]) -> float:  # type: ignore[override]  # never without a closure
         r"""One step of zeroth-order descent.
 
         Args:
@@ -145,7 +145,7 @@ class ZOSGD(torch.optim.Optimizer):
             view = _Perturbed(stream, self._numbered, _Place(max(map(_room, self._parameters()))), pool)
             slopes = torch.zeros(self.P, dtype=torch.float64)
             losses: list[float] = []
-            resolution, drew, base = 0.0, False, None
+            resolution, base, state = 0.0, math.nan, torch.get_rng_state()
             if not self.two_sided:
                 with view.along(0, 0.0):
                     base = _number_of(closure())[0]
@@ -155,9 +155,7 @@ class ZOSGD(torch.optim.Optimizer):
                 ends = []
                 for sign in signs:
                     with view.along(p, sign * self.mu * radius):
-                        state = torch.get_rng_state()
                         ends.append(_number_of(closure()))
-                        drew = drew or not torch.equal(state, torch.get_rng_state())
                 if not view.read:
                     raise RuntimeError(
                         "the closure read none of the optimiser's parameters through a torch operation; give the "
@@ -177,11 +175,11 @@ class ZOSGD(torch.optim.Optimizer):
                 )
             self._square = self._recent(slopes[rank::ranks])
             self.moved = view.changed / view.entries if view.entries else math.nan
-            self._warn(drew, len(view.read), resolution)
+            self._warn(not torch.equal(state, torch.get_rng_state()), len(view.read), resolution)
             self._update(stream, slopes, pool)
         self.steps += 1
         if not losses:  # a rank without directions
-            return math.nan if base is None else base
+            return base
         return math.fsum(losses) / len(losses)
 
     def state_dict(self) -> dict[str, Any]:

@@ -235,7 +235,7 @@ def explorer(
         "yscale": yscale,
         "frames": [frames[point] for point in itertools.product(*sliders.values())],
     }
-    text = json.dumps(_short(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    text = json.dumps(_short(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in table)
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(_short(cell)))}</td>" for cell in row) + "</tr>"
@@ -281,8 +281,10 @@ def projection_diagram() -> Figure:
         left += width + 0.35
     ax.text(left, middle, "=", ha="center", va="center", fontsize=16)
     _box(ax, left + 0.4, middle - V / 2, V, V, COLOURS[2], "$K(o,u;U)$\n$V\\times V$")
-    halves = ((0.2, d + P + 0.35, "projected tangents at $x_o$: $V$ points in $\\mathbb{R}^P$"),)
-    halves += ((d + P + 0.9, d + V + 0.35, "projected tangents at $x_u$"),)
+    halves = (
+        (0.2, d + P + 0.35, "projected tangents at $x_o$: $V$ points in $\\mathbb{R}^P$"),
+        (d + P + 0.9, d + V + 0.35, "projected tangents at $x_u$"),
+    )
     for start, width, text in halves:
         ax.plot([start, start, start + width, start + width], [2.35, 2.15, 2.15, 2.35], color=INK, linewidth=1.2)
         ax.text(start + width / 2, 1.85, text, ha="center", va="top", fontsize=9.5)

@@ -133,7 +133,7 @@ class Stream:
         words = self._words(first, parameter)
         return math.fsum(_square_norm(start, min(start + _SPAN, size), *words) for start in spans)
 
-    def _words(self, first: int, parameter: int) -> tuple[bool, u32, u32, u32, u32, u32]:
+    def _words(self, first: int, parameter: int) -> tuple[bool, np.uint32, np.uint32, np.uint32, np.uint32, np.uint32]:
         low, high = self.seed & 0xFFFFFFFF, self.seed >> 32
         return self.law == directions.rademacher, u32(low), u32(high), u32(parameter), u32(self.step), u32(first)
 
@@ -160,7 +160,7 @@ class Stream:
 
         threads = 1 if pool is None or size < _SHARED else torch.get_num_threads()
         span = -(-size // (threads * BLOCK)) * BLOCK
-        others = [pool.submit(piece, start) for start in range(span, size, span)]
+        others = [pool.submit(piece, start) for start in range(span, size, span)] if pool else []
         return piece(0) + sum(other.result() for other in others)
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +18,8 @@ from torch.nn.utils import parameters_to_vector
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 Difference = Callable[[Function, torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+_TOGETHER = 32  # inputs whose graph is alive at a time
 
 
 def parameter_vector(model: nn.Module) -> torch.Tensor:
@@ -56,7 +60,11 @@ def as_function(model: nn.Module, x: torch.Tensor) -> Function:
 
 
 def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    r"""The Jacobian :math:`J(x) = \partial z(x)/\partial\theta`, by one backward pass an output.
+    r"""The Jacobian :math:`J(x) = \partial z(x)/\partial\theta`.
+
+    One backward pass an output serves all inputs of a batch. A linear or convolutional layer that acts once gives its
+    inputs and the back-signals at its output, whose products are its tangents; the tangents of any other parameter take
+    a backward pass for each input and output.
 
     Args:
         model: a module whose outputs for different inputs of a batch do not influence each other
@@ -65,7 +73,7 @@ def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
     Returns:
         (N, V, d) for a model with outputs (N, V); in general the output's shape with d appended.
-        No more than one input's graph is alive at a time.
+        No more than 32 inputs' graphs are alive at a time.
 
     Raises:
         ValueError: an empty batch.
@@ -75,20 +83,50 @@ def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     >>> jacobian(nn.Linear(2, 1), torch.tensor([[3.0, 4.0]]))
     tensor([[[3., 4., 1.]]])
     """
-    if len(x) == 0:
-        raise ValueError("x holds no input; give at least one, shape (N, ...)")
-    parameters = list(model.parameters())
-    blocks = []
-    for n in range(len(x)):
-        output = model(x[n : n + 1])[0]
-        rows = [
-            parameters_to_vector(
-                torch.autograd.grad(z, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-            )
-            for z in output.flatten()
-        ]
-        blocks.append(torch.stack(rows).view(*output.shape, -1))
-    return torch.stack(blocks)
+    _check_batch(x)
+    d = sum(parameter.numel() for parameter in model.parameters())
+    for start in range(0, len(x), _TOGETHER):
+        shape, pieces = _by_parameter(model, x[start : start + _TOGETHER])
+        if start == 0:
+            J = pieces[0].signals.new_empty(len(x), math.prod(shape), d)
+        torch.cat([piece.rows() for piece in pieces], -1, out=J[start : start + _TOGETHER])
+    return J.view(len(x), *shape, d)
+
+
+def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    r"""The eNTK of every pair of inputs, :math:`K(n,m) = J_nJ_m^T`, without forming the Jacobians.
+
+    A linear layer's tangents are products of its input a and the back-signal s of an output, so that their inner
+    products are :math:`(a_n^Ta_m)(s_{ni}^Ts_{mj})`: neither the time nor the memory of its weights is needed.
+
+    Args:
+        model: as in `jacobian`, with outputs (N, V).
+        x: a batch of inputs, (N, ...).
+
+    Returns:
+        (N, N, V, V): block (n, m) is `zonb.kernels.entk` of the inputs' Jacobians.
+
+    Raises:
+        ValueError: an empty batch.
+
+    >>> gram(nn.Linear(2, 1), torch.tensor([[3.0, 4.0], [1.0, 0.0]])).squeeze()
+    tensor([[26.,  4.],
+            [ 4.,  2.]])
+    """
+    _check_batch(x)
+    parts = [_by_parameter(model, part)[1] for part in x.split(_TOGETHER)]
+    V = parts[0][0].signals.shape[1]
+    K = parts[0][0].signals.new_zeros(len(x) * V, len(x) * V)
+    for same in zip(*parts, strict=True):
+        signals = torch.cat([piece.signals for piece in same]).flatten(0, 1)
+        factors = [piece.inputs for piece in same if piece.inputs is not None]
+        if factors:
+            inputs = torch.cat(factors)
+            products = (signals @ signals.T).view(len(x), V, len(x), V)
+            K += products.mul_((inputs @ inputs.T).view(len(x), 1, len(x), 1)).view_as(K)
+        else:
+            K.addmm_(signals, signals.T)
+    return K.view(len(x), V, len(x), V).transpose(1, 2)
 
 
 def in_span(J: torch.Tensor) -> torch.Tensor:
@@ -236,6 +274,116 @@ def spsa_gradient(
     for u in directions:
         estimate += difference(f, theta, u, mu) * u
     return estimate / len(directions)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Tangents of one parameter: ``signals`` (N, V, size), or their products with ``inputs`` (N, in) if given."""
+
+    signals: torch.Tensor
+    inputs: torch.Tensor | None = None
+
+    def rows(self) -> torch.Tensor:
+        if self.inputs is None:
+            return self.signals
+        return (self.signals.unsqueeze(-1) * self.inputs[:, None, None]).flatten(2)
+
+    def weighted(self, weights: torch.Tensor) -> torch.Tensor:
+        """The sum over inputs and outputs with weights (N, V), flat."""
+        if self.inputs is None:
+            return torch.einsum("nv,nvp->p", weights, self.signals)
+        return torch.einsum("nv,nvo,ni->oi", weights, self.signals, self.inputs).flatten()
+
+    def length(self) -> torch.Tensor:
+        squares = self.signals.square().sum((1, 2))
+        return (squares if self.inputs is None else squares * self.inputs.square().sum(1)).sum().sqrt()
+
+
+def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_Piece]]:
+    """The shape of an output, and each parameter's tangents in the order of ``model.parameters()``."""
+    calls: list[tuple[nn.Module, torch.Tensor, torch.autograd.graph.GradientEdge, torch.Size]] = []
+
+    def note(layer: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if output.requires_grad:
+            calls.append((layer, args[0].detach(), torch.autograd.graph.get_gradient_edge(output), output.shape))
+
+    hooks = [layer.register_forward_hook(note) for layer in model.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
+    try:
+        with torch.enable_grad():
+            output = model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    shape, z = output.shape[1:], output.reshape(len(x), -1)
+    signals = [z.new_empty(len(x), z.shape[1], *size[1:]) for *_, size in calls]
+    for v in range(z.shape[1] if calls else 0):
+        edges = [edge for _, _, edge, _ in calls]
+        for whole, part in zip(signals, _gradients(z[:, v].sum(), edges), strict=True):
+            whole[:, v] = 0 if part is None else part
+    found: dict[torch.Tensor, list[_Piece]] = {}
+    for (layer, inputs, _, _), signal in zip(calls, signals, strict=True):
+        for parameter, piece in _layer_pieces(layer, inputs, signal):
+            found.setdefault(parameter, []).append(piece)
+
+    # A layer may act otherwise than its type does, or share its weights with something else: one gradient tells.
+    parameters = list(model.parameters())
+    weights = torch.arange(z.numel(), dtype=z.dtype, device=z.device).cos().view_as(z)
+    gradients = _gradients((z * weights).sum(), parameters)
+    tolerance = torch.finfo(z.dtype).eps ** 0.5 * weights.norm()
+
+    def right(parameter: torch.Tensor, gradient: torch.Tensor | None) -> bool:
+        if gradient is None or len(found.get(parameter, [])) != 1:
+            return False
+        off = found[parameter][0].weighted(weights) - gradient.flatten()
+        return bool(off.norm() <= tolerance * found[parameter][0].length())
+
+    others = [q for q, gradient in zip(parameters, gradients, strict=True) if not right(q, gradient)]
+    rest = iter(_one_by_one(model, x, others).split([q.numel() for q in others], -1) if others else ())
+    skipped = set(others)
+    return shape, [_Piece(next(rest)) if q in skipped else found[q][0] for q in parameters]
+
+
+def _layer_pieces(
+    layer: nn.Module, inputs: torch.Tensor, signals: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, _Piece]]:
+    """A layer's parameters with their tangents, from its inputs (N, ...) and back-signals (N, V, ...)."""
+    if isinstance(layer, nn.Linear):
+        if inputs.ndim == 2:
+            yield layer.weight, _Piece(signals, inputs)
+        else:
+            products = torch.einsum("nvto,nti->nvoi", signals.flatten(2, -2), inputs.flatten(1, -2))
+            yield layer.weight, _Piece(products.flatten(2))
+        if layer.bias is not None:
+            yield layer.bias, _Piece(signals.flatten(2, -2).sum(2) if signals.ndim > 3 else signals)
+    elif isinstance(layer, nn.Conv2d) and layer.groups == 1 and not isinstance(layer.padding, str) and inputs.ndim == 4:
+        patches = nn.functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        flat = signals.flatten(3)  # (N, V, out, places)
+        yield layer.weight, _Piece((flat.flatten(1, 2) @ patches.mT).view(*flat.shape[:2], -1))
+        if layer.bias is not None:
+            yield layer.bias, _Piece(flat.sum(3))
+
+
+def _one_by_one(model: nn.Module, x: torch.Tensor, parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """Tangents of some parameters, (N, V, size), by a backward pass for each input and output."""
+    blocks = []
+    for n in range(len(x)):
+        with torch.enable_grad():
+            z = model(x[n : n + 1])[0].flatten()
+        rows = [
+            torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for one in z
+        ]
+        blocks.append(torch.stack([parameters_to_vector(row) for row in rows]))
+    return torch.stack(blocks)
+
+
+def _gradients(of: torch.Tensor, to: Sequence[Any]) -> tuple[torch.Tensor | None, ...]:
+    return torch.autograd.grad(of, to, retain_graph=True, allow_unused=True)
+
+
+def _check_batch(x: torch.Tensor) -> None:
+    if len(x) == 0:
+        raise ValueError("x holds no input; give at least one, shape (N, ...)")
 
 
 def _check_direction(theta: torch.Tensor, u: torch.Tensor) -> None:

@@ -350,7 +350,7 @@ def evolve(
     """
     values, vectors = _spectrum(K)
     coefficients = vectors.T @ (f_0 - y).double()
-    return y.double() + (_powers(1 - eta * values, steps) * coefficients) @ vectors.T
+    return y.double() + (_powers(1 - eta * values, _checked(steps)) * coefficients) @ vectors.T
 
 
 def loss_of_mean(
@@ -374,7 +374,7 @@ def loss_of_mean(
     """
     values, vectors = _spectrum(K)
     coefficients = vectors.T @ (f_0 - y).double()
-    return (_powers(1 - eta * values, steps) * coefficients).square().sum(1) / (2 * len(y))
+    return _power_sums(1 - eta * values, coefficients.square(), 2 * _checked(steps)) / (2 * len(y))
 
 
 def second_moment_step(C: torch.Tensor, X: torch.Tensor, eta: float, P: int, law: Law) -> torch.Tensor:
@@ -450,7 +450,7 @@ def mean_loss(
     B = torch.diag((1 - eta * values) ** 2 + eta**2 * values**2 / P) + eta**2 / P * torch.outer(values, values)
     rates, modes = torch.linalg.eigh(B)
     weights = modes.sum(0) * (modes.T @ squares)
-    return (_powers(rates, steps) * weights).sum(1) / (2 * len(y))
+    return _power_sums(rates, weights, _checked(steps)) / (2 * len(y))
 
 
 def stable_step(K: torch.Tensor, P: float) -> float:
@@ -527,11 +527,22 @@ def _spectrum(K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.where(values.abs() <= rounding, 0.0, values), vectors
 
 
-def _powers(bases: torch.Tensor, steps: Sequence[int] | torch.Tensor) -> torch.Tensor:
+def _powers(bases: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    return bases ** steps.double().unsqueeze(1)
+
+
+def _power_sums(bases: torch.Tensor, weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """The sums of ``weights * bases**t``: with t = 256 q + r one matrix product over the q and r that occur."""
+    q, row = torch.unique_consecutive(steps // 256, return_inverse=True)
+    r, column = torch.unique(steps % 256, return_inverse=True)
+    return ((_powers(bases, 256 * q) * weights) @ _powers(bases, r).T)[row, column]
+
+
+def _checked(steps: Sequence[int] | torch.Tensor) -> torch.Tensor:
     steps = torch.as_tensor(steps)
     if steps.ndim != 1 or len(steps) == 0 or (steps < 0).any():
         raise ValueError("steps must be a list of whole numbers of at least 0, not empty")
-    return bases ** steps.double().unsqueeze(1)
+    return steps
 
 
 def _check_count(name: str, value: int, least: int) -> None:
