@@ -1,4 +1,4 @@
-# book: the executed site in _build/html.  test: unit tests and doctests.  lint: format and style.
+# book: the executed site in _build/html.  test: unit tests and doctests.  lint: format, style and wording.
 # site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
 # zip: that site as one file, _build/zonb-book.zip, the same for the same site.
 # bench: the same work done by zonb and by what a reader would use instead; a table, and _build/benchmarks.
@@ -19,6 +19,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python tools/format_notebooks.py --check
+	$(BIN)/python tools/lint_prose.py
 
 format: $(READY)
 	$(BIN)/ruff format .
