@@ -3,9 +3,7 @@ import re
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
@@ -206,33 +204,6 @@ def test_the_calculator_is_legible(visit, scheme):
     page = visit(CALCULATOR, scheme=scheme, width=390).page
     for selector in ("label", "input[type=number]", "th", "td", "caption", "#calc-advice"):
         assert page.locator(f"#directions-calculator {selector}").first.evaluate(CONTRAST) >= 4.5, selector
-
-
-class Links(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.targets, self.ids = [], set()
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.ids |= {found[key] for key in ("id", "name") if found.get(key)}
-        if tag == "a" and found.get("href"):
-            self.targets.append(found["href"])
-
-
-def test_every_internal_link_leads_somewhere():
-    pages = {name: Links((SITE / name).read_text()) for name in PAGES}
-    for name, links in pages.items():
-        for target in links.targets:
-            parts = urlsplit(target)
-            if parts.scheme or parts.netloc:
-                continue
-            path = (SITE / name).parent / unquote(parts.path) if parts.path else SITE / name
-            assert path.exists(), f"{name} links to {target}"
-            other = path.resolve().relative_to(SITE.resolve()).as_posix()
-            if parts.fragment and other in pages:
-                assert unquote(parts.fragment) in pages[other].ids, f"{name} links to {target}"
 
 
 def test_pages_show_no_path_of_this_machine():
