@@ -1,13 +1,14 @@
-# book: the executed site in _build/html.  test: unit tests and doctests.  lint: format and style.
+# book: the executed site in _build/html.  test: unit tests and doctests.  lint: format, style and wording.
 # site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
 # zip: that site as one file, _build/zonb-book.zip, the same for the same site.
+# again: all chapters executed again, in a random order, as they ran and on other threads, against what is stored.
 # bench: the same work done by zonb and by what a reader would use instead; a table, and _build/benchmarks.
 # Each target sets up .venv by itself; PYTHON names the interpreter to make it from (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: bench book test lint format site-test zip lock clean
+.PHONY: again bench book test lint format site-test zip lock clean
 
 book: $(READY)
 	$(BIN)/zonb book
@@ -19,6 +20,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python tools/format_notebooks.py --check
+	$(BIN)/python tools/lint_prose.py
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -33,6 +35,9 @@ site-test: $(READY)
 zip: book
 	$(BIN)/python tools/zip_site.py _build/html _build/zonb-book.zip
 	@ls -l _build/zonb-book.zip
+
+again: $(READY)
+	$(BIN)/python tools/check_again.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/zo_step.py

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,12 @@ class Book:
             text += f"\n```{{code-cell}}\n{cell}\n```\n"
         (self.root / "notebooks" / f"{slug}.md").write_text(text)
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+    def start(
+        self, *arguments: str, program: Sequence[str] = ("-m", "zonb.cli"), **environment: str
+    ) -> subprocess.Popen:
         settings = {"PYTHONPATH": str(self.root), "BOOK_LOG": str(self.log), **environment}
         return subprocess.Popen(
-            [sys.executable, "-m", "zonb.cli", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=self.root,
             env={**os.environ, **settings},
             stdout=subprocess.PIPE,
@@ -47,9 +50,9 @@ class Book:
             text=True,
         )
 
-    def zonb(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=120)
+    def zonb(self, *arguments: str, **settings) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, **settings)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def executed(self) -> list[str]:

@@ -1,7 +1,11 @@
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from zonb.claims import ClaimError, claim, disagreements
+from zonb.claims import RELATIONS, ClaimError, claim, disagreements
 
 SOURCES = ("A Eq. 5", "A Fig. 1 ; A Fig. 6", "A Lemma 1", "B Thm. 1", "B Cor. 2", "B Prop. 3", "B Property 4", "new")
 
@@ -44,6 +48,42 @@ def test_a_wrong_formula_is_rejected_if_any_element_shows_it():
     check([1.0, 2.0], [1.0, 2.0], tol=0.1, rejects={"constant": 1.0})
     with pytest.raises(ClaimError, match="cannot fail"):
         check([1.0, 1.0], [1.0, 1.0], tol=0.1, rejects={"constant": 1.0})
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_what_a_claim_rejects_fails_in_the_place_of_what_it_expects(relation):
+    draw, accepted = np.random.default_rng(0), 0
+    for _ in range(300):
+        expected, tolerance = draw.normal(size=4), draw.uniform(0.1, 1, 4)
+        measured, wrong = expected + tolerance * draw.uniform(-1.2, 1.2, 4), expected + draw.normal(size=4)
+        try:
+            check(measured, expected, tol=tolerance, relation=relation, rejects={"wrong": wrong})
+        except ClaimError:
+            continue
+        accepted += 1
+        with pytest.raises(ClaimError, match=r"a\.claim failed"):
+            check(measured, wrong, tol=tolerance, relation=relation, rejects={"right": expected})
+    assert 50 < accepted < 250
+
+
+PUBLISHED = json.loads((Path(__file__).parent.parent / "book" / "records" / "ledger.json").read_text())
+
+
+def test_every_published_claim_names_wrong_formulas_with_finite_values():
+    for row in PUBLISHED:
+        assert row["rejects"] and all(name and math.isfinite(value) for name, value in row["rejects"].items()), row[
+            "id"
+        ]
+
+
+@pytest.mark.parametrize("row", [row for row in PUBLISHED if row["comparisons"] == 1], ids=lambda row: row["id"])
+def test_a_published_wrong_formula_fails_the_rule_of_its_claim(row):
+    """Of one comparison. Of several the ledger has the worst one, which need not be where a wrong formula fails."""
+    rule = {"tol": row["tolerance"], "relation": row["relation"]}
+    check(row["measured"], row["expected"], rejects=row["rejects"], **rule)
+    for wrong in row["rejects"].values():
+        with pytest.raises(ClaimError, match=r"a\.claim failed"):
+            check(row["measured"], wrong, rejects={"right": row["expected"]}, **rule)
 
 
 def test_bounds_count_only_the_wrong_side():

@@ -72,7 +72,7 @@ def test_a_book_is_built_once_and_a_warning_fails_it_every_time(site):
 def test_two_sites_built_at_once_leave_a_whole_one(site):
     both = [site.start("book") for _ in range(2)]
     for process in both:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err
     assert (site.root / "_build" / "html" / "notebooks" / "01-a.html").is_file()
     assert "up to date" in site.zonb("book").stdout

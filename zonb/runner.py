@@ -198,6 +198,16 @@ def execute(job: Job) -> Outcome:
     return Outcome(nbformat.writes(_publishable(executed, job, seconds)), error)
 
 
+def execute_alone(item: Run, threads: int) -> Outcome:
+    """Execute a run in a process of its own with so many threads, whether or not its result is stored; store nothing.
+
+    Raises:
+        RunnerError: the package was edited since the run was planned.
+    """
+    with _executor(None, 1, threads) as executor:
+        return executor.submit(execute, _job(item)).result()
+
+
 def ledger(root: Path, profile: str) -> list[dict[str, Any]]:
     """Every claim of the executed book, in the order of the chapters.
 
@@ -446,7 +456,7 @@ def _execute_all(runs: Sequence[Run], scheduler: str | None, workers: int | None
 
 
 @contextlib.contextmanager
-def _executor(scheduler: str | None, workers: int) -> Iterator[futures.Executor]:
+def _executor(scheduler: str | None, workers: int, threads: int | None = None) -> Iterator[futures.Executor]:
     if scheduler:
         from distributed import Client
 
@@ -457,7 +467,7 @@ def _executor(scheduler: str | None, workers: int) -> Iterator[futures.Executor]
         with client:
             yield client.get_executor(pure=False)
     else:
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        threads = threads or max(1, (os.cpu_count() or 1) // workers)
         pool = futures.ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(threads,)
         )

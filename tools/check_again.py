@@ -1,0 +1,68 @@
+"""Execute chapters again and hold their claims against the stored results: once more as they ran, and on other threads.
+
+Usage: python tools/check_again.py [--seed N] [--cache] [CHAPTER ...]
+
+Every chapter runs alone and in a random order, twice: with the number of threads that its stored result has, where each
+claim must be identical, and with another number, where `zonb verify` must accept it. No result is stored, and no
+trained network is taken from the stored runs, unless --cache asks for it.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+
+from zonb import chapters, claims
+from zonb.runner import OUTCOMES, RunnerError, compare, execute_alone, find_root, plan
+
+COLUMNS = "{:<24} {:>7} {:>9} {:>6} {:>16} {:>6} {:>7} {:>7}"
+
+
+def main(options: argparse.Namespace) -> int:
+    root = find_root(Path.cwd())
+    runs = [plan(root, chapter, {}) for chapter in chapters.read_all(root)]
+    runs = [item for item in runs if not options.chapter or item.chapter.slug.split("-")[0] in options.chapter]
+    if not runs or not all(item.done for item in runs):
+        raise RunnerError("a chapter has no result to compare with, or its number is unknown; run 'zonb book' first")
+    jobs = [(item, as_before) for item in runs for as_before in (True, False)]
+    random.Random(options.seed).shuffle(jobs)
+    print(f"seed {options.seed}\n" + COLUMNS.format("chapter", "threads", "identical", *OUTCOMES), flush=True)
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        for item, as_before in jobs:
+            stored = nbformat.read(item.path, as_version=4)
+            own = int(stored.metadata["zonb"]["threads"] or 1)
+            threads = own if as_before else 1 if own > 1 else max(2, os.cpu_count() or 1)
+            os.environ["ZONB_CACHE"] = str(root / "_build" / "cache") if options.cache else f"{folder}/{threads}"
+            slug, outcome = item.chapter.slug, execute_alone(item, threads)
+            again = nbformat.reads(outcome.notebook, as_version=4)
+            old, new = (claims.collect(notebook.cells, slug) for notebook in (stored, again))
+            identical = {row["id"] for row in new if row in old}
+            rows = compare(old, new)
+            counts = Counter(row["outcome"] for row in rows)
+            print(COLUMNS.format(slug, threads, len(identical), *(counts[name] for name in OUTCOMES)), flush=True)
+            wrong += [f"{slug}, {threads} threads: {outcome.error}"] if outcome.error else []
+            for row in rows:
+                if row["id"] not in identical if as_before else row["outcome"] not in ("same", "within tolerance"):
+                    said = (
+                        row["reason"] or f"{row['id']}: {row['outcome']}, but not identical, {row['apart']:.1g} apart"
+                    )
+                    wrong.append(f"{slug}, {threads} threads: {said}")
+    print("\n".join(wrong) if wrong else "as stored")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapter", nargs="*", help="numbers, such as 01 05; all if none")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of the order; drawn if not given")
+    parser.add_argument("--cache", action="store_true", help="take trained networks from _build/cache")
+    try:
+        sys.exit(main(parser.parse_args()))
+    except RunnerError as error:
+        sys.exit(f"check_again: {error}")
