@@ -21,15 +21,14 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python tools/format_notebooks.py --check
 	$(BIN)/python tools/lint_prose.py
+	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/format_notebooks.py
 
-# The accessibility checker is no part of the lock, which is part of every result's key.
 site-test: $(READY)
-	$(BIN)/python -m pip install --quiet axe-playwright-python==0.1.8
 	$(BIN)/python -m pytest tests/site
 
 zip: book

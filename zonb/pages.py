@@ -247,6 +247,8 @@ def cards(folder: Path) -> str:
         page = BeautifulSoup(path.read_text(encoding="utf-8") if path.is_file() else "", "html.parser")
         for entry in page.select(selector):
             text = entry.find_next_sibling(body) if body == "dd" else entry.find(body)
+            if text is None:
+                raise RunnerError(f"book/{name}: the entry {entry['id']} has no text to show on a card")
             for link in text.select("a[href]"):
                 link.unwrap()
             found[f"{name}#{entry['id']}"] = text.decode_contents().strip()

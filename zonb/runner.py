@@ -243,7 +243,7 @@ def compare(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mapping[str,
             equal = all(a[name] == b[name] for name in ("measured", "expected"))
             outcome = "differs" if said else "same" if equal else "within tolerance"
             apart = abs(_deviation(a) - _deviation(b))
-        row = {"id": id, "chapter": (b or a)["chapter"], "outcome": outcome, "apart": apart}
+        row = {"id": id, "chapter": (new.get(id) or old[id])["chapter"], "outcome": outcome, "apart": apart}
         compared.append({**row, "published": numbers[0], "rerun": numbers[1], "reason": "".join(said) or None})
     return sorted(compared, key=lambda row: OUTCOMES.index(row["outcome"]))
 
