@@ -1,5 +1,6 @@
 """What the benchmarks share: alternating timings, peak memory in fresh processes, a table that names the machine."""
 
+import ctypes
 import json
 import os
 import platform
@@ -14,30 +15,38 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+_TURN = 0.1  # seconds that a turn lasts at least
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "_build" / "benchmarks"
 
 
 def alternate(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work, one after the other and round again, after one round that does not count."""
+    """Seconds of each piece of work, one after the other and round again, after two rounds that do not count.
+
+    Short work is repeated within its turn, so that a turn lasts a tenth of a second.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(repeats + 1):
+    counts = dict.fromkeys(work, 1)
+    for turn in range(-1, repeats + 1):
         for name, do in work.items():
             start = time.perf_counter()
-            do()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-        progress(f"round {turn} of {repeats}")
+            for _ in range(counts[name]):
+                do()
+            spent = (time.perf_counter() - start) / counts[name]
+            if turn > 0:
+                seconds[name].append(spent)
+            elif turn == 0:
+                counts[name] = max(1, round(_TURN / spent))
+        progress(f"round {max(turn, 0)} of {repeats}")
     return seconds
 
 
-def peak_memory(script: str, name: str) -> float | None:
+def peak_memory(script: str, name: str, *arguments: str, python: str = sys.executable) -> float | None:
     """MiB that ``script --memory name`` needed in a process of its own, beyond what stood ready; None off Linux."""
     if sys.platform != "linux":
         return None
-    done = subprocess.run(
-        [sys.executable, script, "--memory", name], stdout=subprocess.PIPE, text=True, check=True, env=os.environ
-    )
+    command = [python, script, "--memory", name, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     progress(f"memory of {name}")
     return float(done.stdout)
 
@@ -49,17 +58,25 @@ def extra_memory(do: Callable[[], Any]) -> float:
         return int(re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
     do()
+    ctypes.CDLL(None).malloc_trim(0)  # what the first call freed would hide what the second needs
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = read("VmRSS")
     do()
     return (read("VmHWM") - before) / 1024
 
 
-def publish(name: str, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> None:
+def publish(
+    name: str,
+    title: str,
+    rows: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    *,
+    versions: dict[str, str] | None = None,
+) -> None:
     """Print the rows as a table, and keep them with machine, versions and date in ``_build/benchmarks``."""
     about = {
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {package: version(package) for package in ("torch", "numpy", "numba", "transformers")},
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {package: version(package) for package in ("torch", "numpy", "numba")} | (versions or {}),
         "python": platform.python_version(),
         "date": date.today().isoformat(),
     }
@@ -76,8 +93,20 @@ def publish(name: str, title: str, rows: Sequence[dict[str, Any]], notes: Sequen
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """Median with the smallest and the largest."""
-    return f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+    """Median with the smallest and the largest, in seconds or milliseconds."""
+    scale, unit = (1, "s") if statistics.median(seconds) >= 1 else (1e3, "ms")
+    middle, low, high = (f"{scale * x:.3g}" for x in (statistics.median(seconds), min(seconds), max(seconds)))
+    return f"{middle} {unit} ({low} to {high})"
+
+
+def ratio(seconds: Sequence[float], to: Sequence[float]) -> float:
+    """Median over the rounds of one time over the other's in the same round: what slows both cancels."""
+    return statistics.median(a / b for a, b in zip(seconds, to, strict=True))
+
+
+def _processor() -> str:
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
+    return found[1] if found else platform.machine()
 
 
 def progress(text: str) -> None:

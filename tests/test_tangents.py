@@ -67,6 +67,14 @@ class Twice(Tied):
         return self.last(torch.tanh(self.first(self.first(x))))
 
 
+class Odd(Tied):
+    """A layer called by keyword, and one that sees the batch in pieces."""
+
+    def forward(self, x):
+        halves = torch.tanh(self.first(input=x)).view(-1, 2)
+        return nn.functional.relu(self.last(halves.repeat(1, 2))).view(len(x), -1)
+
+
 class Bare(Tied):
     """Weights without a module that is called, and an output without classes."""
 
@@ -78,6 +86,7 @@ MODELS = {
     "layer twice": Twice(),
     "weights read elsewhere": Tied(),
     "no layer called": Bare(),
+    "layers called oddly": Odd(),
     "change in place": nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
     "normalisation": nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 3, bias=False)),
     "statistics kept": nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).eval(),
@@ -124,6 +133,13 @@ def test_jacobian_in_low_precision_is_as_good_as_its_type(network):
     single = T.jacobian(copy.deepcopy(model).float(), x.float())
     assert single.dtype == torch.float32
     assert (single - exact).norm() < 1e-5 * exact.norm()
+
+
+def test_jacobian_needs_no_gradient_mode():
+    model, x = MODELS["layer twice"].double(), torch.rand(2, 4).double()
+    expected = T.jacobian(model, x)
+    with torch.no_grad():
+        torch.testing.assert_close(T.jacobian(model, x), expected)
 
 
 def test_gram_leaves_no_graph_and_no_hook(network):

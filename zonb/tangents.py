@@ -299,18 +299,18 @@ class _Piece:
         return (squares if self.inputs is None else squares * self.inputs.square().sum(1)).sum().sqrt()
 
 
+@torch.enable_grad()
 def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_Piece]]:
     """The shape of an output, and each parameter's tangents in the order of ``model.parameters()``."""
     calls: list[tuple[nn.Module, torch.Tensor, torch.autograd.graph.GradientEdge, torch.Size]] = []
 
     def note(layer: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if output.requires_grad:
+        if args and args[0].ndim > 1 and len(args[0]) == len(output) == len(x) and output.requires_grad:
             calls.append((layer, args[0].detach(), torch.autograd.graph.get_gradient_edge(output), output.shape))
 
     hooks = [layer.register_forward_hook(note) for layer in model.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
     try:
-        with torch.enable_grad():
-            output = model(x)
+        output = model(x)
     finally:
         for hook in hooks:
             hook.remove()
@@ -367,8 +367,7 @@ def _one_by_one(model: nn.Module, x: torch.Tensor, parameters: Sequence[nn.Param
     """Tangents of some parameters, (N, V, size), by a backward pass for each input and output."""
     blocks = []
     for n in range(len(x)):
-        with torch.enable_grad():
-            z = model(x[n : n + 1])[0].flatten()
+        z = model(x[n : n + 1])[0].flatten()
         rows = [
             torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
             for one in z

@@ -1,0 +1,219 @@
+"""The eNTK of every pair of images of the 29,624-parameter LeNet, and its random projections, beside other ways.
+
+Usage: python benchmarks/entk.py [--repeats N] [--jax PYTHON]
+PYTHON is the interpreter of an environment made from benchmarks/requirements-jax.txt; without it neural-tangents is
+left out. All ways are seen to agree before any is timed.
+"""
+
+import argparse
+import statistics
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import harness
+import numpy as np
+import torch
+from torch.func import functional_call, jacrev, jvp, vjp, vmap
+
+from zonb import directions, kernels, models, tangents
+
+P = 1000
+NAMES = {
+    "JACOBIAN_CONTRACTION": "neural-tangents, Jacobian contraction",
+    "NTK_VECTOR_PRODUCTS": "neural-tangents, NTK-vector products",
+    "STRUCTURED_DERIVATIVES": "neural-tangents, structured derivatives",
+}
+MODEL = models.lenet(seed=0)
+WEIGHTS = {name: value.detach() for name, value in MODEL.named_parameters()}
+
+
+def images(N: int) -> torch.Tensor:
+    return torch.rand(N, 1, 28, 28, generator=directions.generator(0))
+
+
+def one(weights, x):
+    return functional_call(MODEL, weights, (x.unsqueeze(0),)).squeeze(0)
+
+
+def blocks(x: torch.Tensor) -> list[torch.Tensor]:
+    """As in torch.func's tutorial on neural tangent kernels."""
+    return [block.flatten(2) for block in vmap(jacrev(one), (None, 0))(WEIGHTS, x).values()]
+
+
+def contraction(x: torch.Tensor) -> torch.Tensor:
+    return sum(torch.einsum("Naf,Mbf->NMab", block, block) for block in blocks(x))
+
+
+def vector_products(x: torch.Tensor) -> torch.Tensor:
+    def pair(x_o, x_u):
+        _, back = vjp(lambda weights: one(weights, x_u), WEIGHTS)
+
+        def column(vector):
+            return jvp(lambda weights: one(weights, x_o), (WEIGHTS,), back(vector))[1]
+
+        return vmap(column, out_dims=1)(torch.eye(10))
+
+    return vmap(vmap(pair, (None, 0)), (0, None))(x, x)
+
+
+def loops(x: torch.Tensor) -> torch.Tensor:
+    """A gradient for every input and output."""
+    parameters = list(MODEL.parameters())
+    rows = []
+    for image in x:
+        for logit in MODEL(image.unsqueeze(0))[0]:
+            gradients = torch.autograd.grad(logit, parameters, retain_graph=True)
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    J = torch.stack(rows)
+    return (J @ J.T).view(len(x), 10, len(x), 10).transpose(1, 2)
+
+
+def exact_ways(N: int) -> dict:
+    x = images(N)
+    work = {
+        "zonb, tangents.gram": lambda: tangents.gram(MODEL, x),
+        "torch.func, Jacobian contraction": lambda: contraction(x),
+        "autograd, a loop": lambda: loops(x),
+    }
+    if N <= 10:  # pair by pair: at N = 100 a matter of minutes
+        work["torch.func, NTK-vector products"] = lambda: vector_products(x)
+    return work
+
+
+def projected_ways(N: int = 10) -> dict:
+    """Kernels at every P up to 1,000, for all pairs."""
+    x, g = images(N), directions.generator(1)
+    every = range(1, P + 1)
+
+    def with_zonb(law):
+        Y = kernels.project(tangents.jacobian(MODEL, x), law, P, generator=g)
+        return kernels.prefix_kernels(Y[:, :, None], Y[:, None], every)
+
+    def plain(draw):
+        J = torch.cat(blocks(x), -1).flatten(0, 1)
+        Y = (draw(P, J.shape[1]) @ J.T).view(P, N, 10)
+        sums = (Y[:, :, None, :, None] * Y[:, None, :, None, :]).cumsum(0)
+        return sums / torch.arange(1, P + 1).view(-1, 1, 1, 1, 1)
+
+    def signs(P, d):
+        return torch.randint(2, (P, d), generator=g).float() * 2 - 1
+
+    U, J = torch.randn(P, 29624), tangents.jacobian(MODEL, x).flatten(0, 1)
+
+    def products():
+        Y = (U @ J.T).view(P, N, 10)
+        return kernels.prefix_kernels(Y[:, :, None], Y[:, None], every)
+
+    return {
+        "zonb, Rademacher": lambda: with_zonb(directions.rademacher),
+        "zonb, Gaussian": lambda: with_zonb(directions.gaussian),
+        "torch.func, randn, matrix product": lambda: plain(lambda P, d: torch.randn(P, d, generator=g)),
+        "torch.func, randint, matrix product": lambda: plain(signs),
+        "matrix products alone": products,
+    }
+
+
+class Worker:
+    """neural-tangents in a process of its own, which evaluates when asked."""
+
+    def __init__(self, python: str, folder: Path, N: int) -> None:
+        self.input, self.output = folder / f"input-{N}.npz", folder / f"output-{N}.npz"
+        np.savez(self.input, x=images(N).numpy(), **{f"w{k}": w.numpy() for k, w in enumerate(WEIGHTS.values())})
+        script = str(Path(__file__).parent / "peer_neural_tangents.py")
+        self.process = subprocess.Popen(
+            [python, script, str(self.input), str(self.output)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, line: str) -> None:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        if self.process.stdout.readline() != "done\n":
+            raise RuntimeError("neural-tangents stopped; is --jax made from benchmarks/requirements-jax.txt?")
+
+    def results(self) -> dict[str, np.ndarray]:
+        self.ask("save")
+        return dict(np.load(self.output))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--jax")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser.add_argument("--inputs", type=int, default=10, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", message="There is a performance drop")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if options.memory:
+        print(harness.extra_memory((exact_ways(options.inputs) | projected_ways())[options.memory]))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        for N in (10, 100):
+            rows += exact(N, options, Path(name))
+    versions = {"jax": "0.4.23", "neural-tangents": "0.6.5"} if options.jax else {}
+    notes = [
+        "Blocks of 10 x 10 for all N x N pairs, float32; every way was seen to agree to 1e-5 of the largest entry."
+    ]
+    harness.publish(
+        "entk", "eNTK of all pairs of N images, LeNet with 29,624 parameters", rows, notes, versions=versions
+    )
+    projections(options)
+
+
+def exact(N: int, options: argparse.Namespace, folder: Path) -> list[dict]:
+    work = exact_ways(N)
+    expected = loops(images(N))
+    for name, do in work.items():
+        assert (do() - expected).abs().max() < 1e-5 * expected.abs().max(), name
+    memory = {name: harness.peak_memory(__file__, name, "--inputs", str(N)) for name in work}
+    if options.jax:
+        worker = Worker(options.jax, folder, N)
+        for way, K in worker.results().items():
+            assert abs(K - expected.numpy()).max() < 1e-5 * expected.abs().max(), way
+            if N <= 10 or way != "NTK_VECTOR_PRODUCTS":
+                work[NAMES[way]] = lambda way=way: worker.ask(way)
+                script = str(Path(__file__).parent / "peer_neural_tangents.py")
+                memory[NAMES[way]] = harness.peak_memory(script, way, str(worker.input), python=options.jax)
+    seconds = harness.alternate(work, options.repeats)
+    ours = seconds["zonb, tangents.gram"]
+    return [
+        {
+            "N": N,
+            "way": name,
+            "time": harness.spread(seconds[name]),
+            "of zonb's": f"{harness.ratio(seconds[name], ours):.1f} times",
+            "extra memory, MiB": None if memory[name] is None else f"{memory[name]:.1f}",
+        }
+        for name in sorted(work, key=lambda name: statistics.median(seconds[name]))
+    ]
+
+
+def projections(options: argparse.Namespace) -> None:
+    work = projected_ways()
+    seconds = harness.alternate(work, options.repeats)
+    rows = []
+    for name in sorted(work, key=lambda name: statistics.median(seconds[name])):
+        memory = harness.peak_memory(__file__, name)
+        peer = harness.ratio(seconds["torch.func, randn, matrix product"], seconds[name])
+        rows.append(
+            {
+                "way": name,
+                "time": harness.spread(seconds[name]),
+                "of matrix products alone": f"{harness.ratio(seconds[name], seconds['matrix products alone']):.2f}",
+                "torch.func, randn takes": f"{peer:.1f} times as long",
+                "extra memory, MiB": None if memory is None else f"{memory:.0f}",
+            }
+        )
+    notes = ["Ten images, 100 pairs, kernels at each P from 1 to 1,000. The last row knows directions and Jacobian."]
+    harness.publish("projected_entk", "Projected eNTK, P = 1,000, LeNet with 29,624 parameters", rows, notes)
+
+
+if __name__ == "__main__":
+    main()
