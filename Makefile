@@ -38,8 +38,18 @@ zip: book
 again: $(READY)
 	$(BIN)/python tools/check_again.py
 
-bench: $(READY)
-	$(BIN)/python benchmarks/zo_step.py
+bench: $(READY) _build/jax/.ready
+	$(BIN)/python benchmarks/entk.py --jax _build/jax/bin/python
+	$(BIN)/python benchmarks/nzk.py
+	$(BIN)/python benchmarks/zo_lenet.py
+	$(BIN)/python benchmarks/zo_step.py --batch 4
+	$(BIN)/python benchmarks/zo_step.py --batch 8
+	$(BIN)/python benchmarks/scaling.py
+
+_build/jax/.ready: benchmarks/requirements-jax.txt
+	$(PYTHON) -m venv _build/jax
+	_build/jax/bin/python -m pip install --quiet --requirement benchmarks/requirements-jax.txt
+	touch $@
 
 lock: $(READY)
 	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --quiet pyproject.toml -o requirements.txt

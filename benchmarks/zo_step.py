@@ -6,7 +6,8 @@ of 32 tokens unless said otherwise; the more tokens, the smaller the share of ev
 """
 
 import argparse
-import statistics
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 
 import harness
 import torch
@@ -97,9 +98,22 @@ def methods(batch: int):
         optimizer.step()
         optimizer.zero_grad()
 
+    parameters = list(network.parameters())
+    place = torch.empty(max(q.numel() for q in parameters))
+
+    def sweeps(law) -> None:
+        """What a step does to parameters: perturbed twice, updated once."""
+        stream = Stream(law, 0, 0)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for number, q in enumerate(parameters):
+                for out, coefficient in ((place[: q.numel()].view_as(q), 1e-3),) * 2 + ((q.detach(), 0.0),):
+                    stream.add(out, q, [coefficient], first=0, parameter=number, pool=pool)
+
     seeds = iter(range(10**6))
     work = {
         "two forward passes": (forward, 1),
+        "two perturbations and an update alone, Rademacher": (lambda: sweeps(directions.rademacher), 1),
+        "two perturbations and an update alone, Gaussian": (lambda: sweeps(directions.gaussian), 1),
         "ZOSGD, P = 1, Rademacher": (zo(directions.rademacher), 1),
         "ZOSGD, P = 1, Gaussian": (zo(directions.gaussian), 1),
         "ZOSGD, P = 10, Rademacher": (zo(directions.rademacher, 10), 10),
@@ -122,18 +136,16 @@ def main() -> None:
         return
     agree(network, closure)
     seconds = harness.alternate({name: do for name, (do, _) in work.items()}, options.repeats)
-    passes = statistics.median(seconds["two forward passes"])
-    published = statistics.median(seconds["published, P = 1, Gaussian"])
+    passes, published = seconds["two forward passes"], seconds["published, P = 1, Gaussian"]
     rows = []
     for name, (_, P) in work.items():
-        median = statistics.median(seconds[name])
-        memory = harness.peak_memory(__file__, name)
+        memory = harness.peak_memory(__file__, name, "--batch", str(options.batch))
         rows.append(
             {
                 "step": name,
-                "seconds": harness.spread(seconds[name]),
-                "of its 2P forward passes": f"{median / (P * passes):.2f}",
-                "published takes": f"{P * published / median:.1f} times as long",
+                "time": harness.spread(seconds[name]),
+                "of its 2P forward passes": f"{harness.ratio(seconds[name], passes) / P:.2f}",
+                "published takes": f"{P * harness.ratio(published, seconds[name]):.1f} times as long",
                 "extra memory, MiB": None if memory is None else round(memory),
             }
         )
@@ -144,7 +156,7 @@ def main() -> None:
         f"{torch.get_num_threads()} threads. Memory: what a step needs at its peak beyond the model at rest, in a",
         f"process of its own. The largest parameter tensor has {largest:.0f} MiB.",
     ]
-    harness.publish("zo_step", title, rows, notes)
+    harness.publish(f"zo_step-{options.batch}", title, rows, notes, versions={"transformers": version("transformers")})
 
 
 if __name__ == "__main__":
