@@ -137,6 +137,13 @@ def test_notation_feeds_the_page_and_the_macros():
         assert f"\\{macro}" in text + page, macro
 
 
+def test_cards_know_each_symbol_and_where_it_is_meant():
+    symbols = [{"tex": "d,\\ V", "meaning": "sizes, $a<b$"}, {"tex": "A", "meaning": "a matrix", "chapters": [1]}]
+    found = json.loads(pages.symbol_cards({"symbols": symbols}).partition(" = ")[2].rstrip(";\n"))
+    assert found[0] == {"tex": "d,\\ V", "meaning": r'sizes, <span class="math">\(a&lt;b\)</span>'}
+    assert found[1] == {"tex": "A", "meaning": "a matrix", "chapters": [1]}
+
+
 ROW = {"relation": "==", "sem": 0.1, "measured": 1.25, "expected": 1, "rejects": {"two": 3}, "comparisons": 1}
 ROW |= {"id": "one", "source": "A Eq. 10", "verdict": "refuted", "statement": "True.", "chapter": "01-a"}
 

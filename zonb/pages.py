@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import re
@@ -103,7 +104,8 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
         print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
         return 1
     shutil.rmtree(built / ".doctrees", ignore_errors=True)
-    (built / "_static" / _CARDS).write_text(cards(built / "book"), encoding="utf-8")
+    notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
+    (built / "_static" / _CARDS).write_text(cards(built / "book") + symbol_cards(notation), encoding="utf-8")
     _slim(built, {item.chapter.slug: item.chapter for item in runs})
     (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     (built / _KEY).write_text(key)
@@ -251,6 +253,17 @@ def cards(folder: Path) -> str:
                 link.unwrap()
             found[f"{name}#{entry['id']}"] = text.decode_contents().strip()
     return f"window.zonbCards = {json.dumps(found, ensure_ascii=False)};\n"
+
+
+def symbol_cards(notation: Mapping[str, Any]) -> str:
+    """A script with the meaning of each symbol, and the chapters where it has it, for ``cards.js``."""
+    found = []
+    for symbol in notation["symbols"]:
+        text = html.escape(symbol["meaning"], quote=False)
+        meaning = re.sub(r"\$(.+?)\$", r'<span class="math">\\(\1\\)</span>', text)
+        kept = {name: symbol[name] for name in ("tex", "chapters") if name in symbol}
+        found.append({**kept, "meaning": meaning})
+    return f"window.zonbNotation = {json.dumps(found, ensure_ascii=False)};\n"
 
 
 def notation_page(notation: Mapping[str, Any]) -> str:
