@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from conftest import ROOT
 
 from zonb import pages
@@ -109,6 +110,33 @@ def test_a_record_becomes_a_page_that_says_when_it_is_stale(site):
     path.with_name("09-gone-seed-3.ipynb").write_text(text)
     broken = site.zonb("book")
     assert broken.returncode == 2 and "which is no chapter" in broken.stderr
+
+
+def test_a_page_says_what_it_took_under_each_profile_and_whether_that_is_old(site):
+    (site.root / "profiles").mkdir()
+    (site.root / "profiles" / "paper.yml").write_text("01-a: {seed: 3}\n")
+    page = site.root / "_build" / "html" / "notebooks" / "01-a.html"
+    times = site.root / "book" / "records" / "times.json"
+
+    def told():
+        assert site.zonb("book").returncode == 0
+        return BeautifulSoup(page.read_text(), "html.parser").select_one("#rerun-this-chapter").get_text()
+
+    assert "--profile paper: not measured" in told()
+    assert site.zonb("run", "01", "-p", "seed=5", "--profile", "paper").returncode == 0
+    assert site.zonb("times", "--profile", "paper").returncode == 0 and json.loads(times.read_text()) == {"paper": {}}
+    assert site.zonb("run", "01", "--profile", "paper").returncode == 0
+    assert site.zonb("times", "--profile", "paper").returncode == 0
+    facts = json.loads(times.read_text())["paper"]["01-a"]
+    assert f"{facts['seconds']} s, {facts['peak_mib']} MiB of memory" in told()
+    assert facts["date"] in told() and "before its sources" not in told()
+
+    site.write("01-a", CHAPTER, "1 + 1", prose="The value is {glue:text}`one:.2f`.")
+    shutil.rmtree(site.root / "_build" / "paper")
+    assert f"{facts['date']}, before its sources last changed" in told()
+    before = times.read_text()
+    assert site.zonb("times", "--profile", "paper").returncode == 0 and times.read_text() == before
+    assert site.zonb("times").returncode == 2
 
 
 def test_a_record_too_large_to_commit_is_refused(site):

@@ -116,7 +116,9 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
     return 0
 
 
-def chapter_page(run: Run, runs: Sequence[Run], records: Sequence[Path] = ()) -> nbformat.NotebookNode:
+def chapter_page(
+    run: Run, runs: Sequence[Run], records: Sequence[Path] = (), took: Mapping[str, str] | None = None
+) -> nbformat.NotebookNode:
     """The chapter's cells, prose and tags as they are now, with the outputs of the run.
 
     Under the title stand time and neighbours among all ``runs``, at the end how to run it again and how to cite it.
@@ -144,7 +146,7 @@ def chapter_page(run: Run, runs: Sequence[Run], records: Sequence[Path] = ()) ->
     about = about_box(run.chapter, [other.chapter for other in runs], facts)
     cells[0].source = re.sub(r"^(# .+\n)", lambda title: f"{title[1]}\n{about}", cells[0].source, count=1)
     of_this = [path.stem for path in records if path.stem.startswith(f"{run.chapter.slug}-")]
-    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, facts, of_this), id="rerun"))
+    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, facts, of_this, took or {}), id="rerun"))
     return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": executed.metadata, "cells": cells})
 
 
@@ -216,21 +218,30 @@ def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.Notebo
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -> str:
-    """How to run a chapter again: its parameters, the command, what it took, and where its full-scale records are."""
+def rerun_box(
+    run: Run, facts: Mapping[str, Any], records: Sequence[str] = (), took: Mapping[str, str] | None = None
+) -> str:
+    """How to run a chapter again: its parameters, the command, what it took, and where its full-scale records are.
+
+    Args:
+        run: the chapter and its parameters.
+        facts: of the run that the page shows.
+        records: names of its full-scale records.
+        took: profiles other than the page's, and what the chapter took under each.
+    """
     rows = [["parameter", "this page", "default", "range", "what it is"]]
     for parameter in run.chapter.parameters.values():
         value = facts["parameters"][parameter.name]
         rows.append([f"`{parameter.name}`", f"`{value}`", f"`{parameter.default}`", parameter.range, parameter.text])
     name = list(run.chapter.parameters)[-1]
-    memory = "" if facts["peak_mib"] is None else f" and {facts['peak_mib']} MiB of memory"
+    measured = "".join(f"\n- `--profile {profile}`: {text}" for profile, text in (took or {}).items())
     return (
         "## Rerun this chapter\n\n"
         "With other parameters, in the folder of the book (after `make book`; see its README):\n\n"
         f"```bash\n.venv/bin/zonb run {run.chapter.slug} -p {name}={facts['parameters'][name]}\n```\n\n"
         f"{table(rows, 'Parameters of this chapter')}\n"
-        f"This page took {facts['seconds']} s{memory} ({facts['machine']}). "
-        "A value outside its range is refused before anything runs.\n"
+        "A value outside its range is refused before anything runs. What it takes:\n\n"
+        f"- this page: {_cost(facts)}{measured}\n"
         + "".join(f"\nExecuted once at full scale: {{doc}}`/records/{name}`.\n" for name in records)
         + "\n````{dropdown} Cite this page\n```bibtex\n"
         + f"@misc{{zonb2026-{run.chapter.slug},\n"
@@ -239,6 +250,21 @@ def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -
         + "  howpublished = {In: Zeroth-order optimisation by its kernels, a book of reproducible notebooks},\n"
         + f"  year = {{2026}},\n  note = {{Result {run.key}}}\n}}\n```\n````\n"
     )
+
+
+def times_under_profiles(root: Path, chapter: Chapter) -> dict[str, str]:
+    """What a chapter took under each profile in ``profiles/``, from ``book/records/times.json``."""
+    path = root / "book" / "records" / "times.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = {}
+    for profile in sorted(path.stem for path in (root / "profiles").glob("*.yml")):
+        facts = known.get(profile, {}).get(chapter.slug)
+        found[profile] = "not measured"
+        if facts:
+            stale = facts["key"] != plan(root, chapter, {}, profile).key
+            found[profile] = f"{_cost(facts)}, on {facts['date']}"
+            found[profile] += ", before its sources last changed" if stale else ""
+    return found
 
 
 def cards(folder: Path) -> str:
@@ -485,7 +511,8 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
             target.write_text(_figure(name, runs))
     (source / "notebooks").mkdir()
     for item in runs:
-        nbformat.write(chapter_page(item, runs, records), source / "notebooks" / f"{item.chapter.slug}.ipynb")
+        page = chapter_page(item, runs, records, times_under_profiles(root, item.chapter))
+        nbformat.write(page, source / "notebooks" / f"{item.chapter.slug}.ipynb")
 
 
 def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
@@ -514,6 +541,12 @@ def table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto") -> st
     for row in rows:
         lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
     return "\n".join([*lines, "````", ""])
+
+
+def _cost(facts: Mapping[str, Any]) -> str:
+    memory = "" if facts["peak_mib"] is None else f", {facts['peak_mib']} MiB of memory"
+    threads = "" if facts["threads"] is None else f", {facts['threads']} thread{'s' * (facts['threads'] != '1')}"
+    return f"{facts['seconds']} s{memory}{threads} ({facts['machine']})"
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
