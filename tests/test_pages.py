@@ -1,7 +1,10 @@
 """The site builder on a book of one small chapter, rendered by the real Jupyter Book."""
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import nbformat
@@ -137,6 +140,36 @@ def test_a_page_says_what_it_took_under_each_profile_and_whether_that_is_old(sit
     before = times.read_text()
     assert site.zonb("times", "--profile", "paper").returncode == 0 and times.read_text() == before
     assert site.zonb("times").returncode == 2
+
+
+def test_buttons_lead_to_what_the_repository_and_binder_have(site):
+    shutil.copytree(ROOT / "binder", site.root / "binder")
+    assert site.zonb("record", "01", "-p", "seed=3").returncode == 0
+    html = site.root / "_build" / "html"
+
+    def links(name):
+        page = BeautifulSoup((html / name).read_text(), "html.parser")
+        return [link["href"] for link in page.select(".article-header-buttons a[href^=http]")]
+
+    chapter, record = "notebooks/01-a.html", "records/01-a-seed-3.html"
+    assert site.zonb("book").returncode == 0 and links(chapter) == links(record) == []
+
+    built = site.zonb("book", ZONB_REPOSITORY="https://github.com/someone/book")
+    assert built.returncode == 0, built.stderr
+    own = ["https://github.com/someone/book", "https://github.com/someone/book/issues/new"]
+    assert [link.partition("?")[0] for link in links(record)] == own
+    launch, *rest = links(chapter)
+    assert [link.partition("?")[0] for link in rest] == own
+    address, _, path = launch.partition("?urlpath=lab/tree/")
+    assert address == "https://mybinder.org/v2/gh/someone/book/HEAD" and not (site.root / path).exists()
+    convert = (site.root / "binder" / "postBuild").read_text().splitlines()[-1]
+    subprocess.run(
+        [sys.executable, "-m", *shlex.split(convert)[:3], *(site.root / "notebooks").glob("*.md")], check=True
+    )
+    assert (site.root / path).is_file()
+
+    odd = site.zonb("book", ZONB_REPOSITORY="someone/book")
+    assert odd.returncode == 2 and "ZONB_REPOSITORY=someone/book must read" in odd.stderr
 
 
 def test_a_record_too_large_to_commit_is_refused(site):

@@ -54,7 +54,18 @@ _KINDS = {  # how a place in a paper begins: heading
     "Eq.": "Equations",
     "Sec.": "Sections",
 }
+REPOSITORY = "ZONB_REPOSITORY"  # names the environment variable with the public address, if there is one
+_ADDRESS = re.compile(r"https://(?:github|gitlab)\.com/[\w.-]+/[\w.-]+")
 _STRICT = ("-W", "-n", "--keep-going", "-q")
+# The first cell of a downloaded notebook.
+_NEEDS = """\
+import importlib.util
+
+if importlib.util.find_spec("zonb") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs the package zonb. Install it, in the folder of the book, and restart the kernel: "
+        "pip install -r requirements.txt && pip install --no-deps {folder}"
+    )"""
 # Jupyter Book's command line, in a process that leaves when its parent is killed.
 _JUPYTER_BOOK = """
 import os, threading, time
@@ -204,9 +215,12 @@ def about_box(chapter: Chapter, everything: Sequence[Chapter], facts: Mapping[st
     return "\n".join(["```{div} zonb-about", *lines, "```", ""])
 
 
-def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
-    """The notebook that a page offers: the chapter without outputs, to be executed with the page's parameters."""
-    cells = []
+def download(chapter: Chapter, parameters: Mapping[str, Any], repository: str = "") -> nbformat.NotebookNode:
+    """The notebook that a page offers: the chapter without outputs, to be executed with the page's parameters.
+
+    Its first cell says how to install ``zonb`` where it is missing.
+    """
+    cells = [nbformat.v4.new_code_cell(_NEEDS.format(folder=f"git+{repository}" if repository else "."), id="needs")]
     for k, source in enumerate(chapter.notebook.cells):
         cells.append(nbformat.from_dict({**source, "id": f"cell-{k}"}))
         if "parameters" in source.metadata.get("tags", []):
@@ -216,6 +230,25 @@ def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.Notebo
             )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def buttons(repository: str) -> dict[str, dict[str, Any]]:
+    """Settings of Jupyter Book for buttons that lead to the repository and to Binder; none without an address.
+
+    Colab opens notebooks that stand in a repository as ``.ipynb``, and chapters do not, so that it has no button.
+
+    Raises:
+        RunnerError: it is not the address of a repository on GitHub or GitLab.
+    """
+    if not repository:
+        return {}
+    if not _ADDRESS.fullmatch(repository):
+        raise RunnerError(f"{REPOSITORY}={repository} must read https://github.com/OWNER/NAME, or gitlab.com")
+    return {
+        "repository": {"url": repository, "branch": "HEAD", "path_to_book": ""},
+        "html": {"use_repository_button": True, "use_issues_button": True},
+        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
+    }
 
 
 def rerun_box(
@@ -329,7 +362,7 @@ def claims_table(rows: Iterable[Mapping[str, Any]], *, anchors: bool = False) ->
         if anchors:
             about = f'<span id="{row["id"]}"></span>{about}'
         cells.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", _numbers(row)])
-    return table(cells, "Claims", "26 50 24")
+    return table(cells, "Claims", "26 50 24", stacked=True)
 
 
 def errata_page(errata: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -367,7 +400,7 @@ def errata_page(errata: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
                     "<br>".join(proof),
                 ]
             )
-        text += f"\n## Paper {paper}\n\n{table(cells, f'Corrections to paper {paper}', '18 54 28')}"
+        text += f"\n## Paper {paper}\n\n{table(cells, f'Corrections to paper {paper}', '18 54 28', stacked=True)}"
     return text
 
 
@@ -492,6 +525,8 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
     notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["mathjax3_config"] = {"tex": {"macros": notation["macros"]}}
+    for name, settings in buttons(os.environ.get(REPOSITORY, "")).items():
+        config[name] = {**config.get(name, {}), **settings}
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
     pages = {
         "notation": notation_page(notation),
@@ -520,7 +555,8 @@ def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in built.glob("_sources/*/*.ipynb"):
         facts = nbformat.read(path, as_version=4).metadata["zonb"]
-        nbformat.write(download(found[facts["chapter"]], facts["parameters"]), path)
+        repository = os.environ.get(REPOSITORY, "")
+        nbformat.write(download(found[facts["chapter"]], facts["parameters"], repository), path)
 
 
 def _folder_key(folder: Path, lock: Path) -> str:
@@ -532,12 +568,18 @@ def _folder_key(folder: Path, lock: Path) -> str:
     return digest.hexdigest()
 
 
-def table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto") -> str:
-    """A MyST table; the first row is its head."""
+def table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto", *, stacked: bool = False) -> str:
+    """A MyST table; the first row is its head. On a phone the cells of a row of a stacked one are under each other."""
     rows = list(rows)
     if len(rows) == 1:
         return "None so far.\n"
-    lines = [f"````{{list-table}} {title}", ":header-rows: 1", ":class: zonb-table", f":widths: {widths}", ""]
+    lines = [
+        f"````{{list-table}} {title}",
+        ":header-rows: 1",
+        f":class: zonb-table{' zonb-stacked' * stacked}",
+        f":widths: {widths}",
+        "",
+    ]
     for row in rows:
         lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
     return "\n".join([*lines, "````", ""])

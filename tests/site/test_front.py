@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_site import SITE
+from test_site import CONTRAST, SITE
 
 
 def rows():
@@ -43,6 +43,25 @@ def test_checks_of_errata_lead_to_their_rows(visit):
     links.first.click()
     page.wait_for_load_state()
     assert page.locator(f"[id='{targets[0]}']").evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")
+
+
+@pytest.mark.parametrize("name", ["ledger", "errata"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_the_cells_of_a_claim_stand_under_each_other(visit, name, scheme):
+    page = visit(f"book/{name}.html", width=390, scheme=scheme).page
+    for table in page.locator("table.zonb-table").all():
+        assert table.evaluate("e => e.offsetWidth <= e.parentElement.clientWidth")
+        cells = [cell.bounding_box() for cell in table.locator("tbody tr").first.locator("td").all()]
+        tops = [box["y"] for box in cells]
+        assert tops == sorted(set(tops)) and all(box["width"] > 280 for box in cells)
+        for cell in table.locator("tbody tr").first.locator("td p").all():
+            assert cell.evaluate(CONTRAST) >= 4.5
+
+
+def test_on_a_phone_the_ledger_is_filtered_too(visit):
+    page = visit("book/ledger.html", width=390).page
+    page.locator("input[name=words]").fill("B.BRIDGE-STEP")
+    assert shown(page) == 1
 
 
 @pytest.mark.parametrize(
