@@ -1,12 +1,16 @@
 """The site builder on a book of one small chapter, rendered by the real Jupyter Book."""
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from conftest import ROOT
 
 from zonb import pages
@@ -111,6 +115,63 @@ def test_a_record_becomes_a_page_that_says_when_it_is_stale(site):
     assert broken.returncode == 2 and "which is no chapter" in broken.stderr
 
 
+def test_a_page_says_what_it_took_under_each_profile_and_whether_that_is_old(site):
+    (site.root / "profiles").mkdir()
+    (site.root / "profiles" / "paper.yml").write_text("01-a: {seed: 3}\n")
+    page = site.root / "_build" / "html" / "notebooks" / "01-a.html"
+    times = site.root / "book" / "records" / "times.json"
+
+    def told():
+        assert site.zonb("book").returncode == 0
+        return BeautifulSoup(page.read_text(), "html.parser").select_one("#rerun-this-chapter").get_text()
+
+    assert "--profile paper: not measured" in told()
+    assert site.zonb("run", "01", "-p", "seed=5", "--profile", "paper").returncode == 0
+    assert site.zonb("times", "--profile", "paper").returncode == 0 and json.loads(times.read_text()) == {"paper": {}}
+    assert site.zonb("run", "01", "--profile", "paper").returncode == 0
+    assert site.zonb("times", "--profile", "paper").returncode == 0
+    facts = json.loads(times.read_text())["paper"]["01-a"]
+    assert f"{facts['seconds']} s, {facts['peak_mib']} MiB of memory" in told()
+    assert facts["date"] in told() and "before its sources" not in told()
+
+    site.write("01-a", CHAPTER, "1 + 1", prose="The value is {glue:text}`one:.2f`.")
+    shutil.rmtree(site.root / "_build" / "paper")
+    assert f"{facts['date']}, before its sources last changed" in told()
+    before = times.read_text()
+    assert site.zonb("times", "--profile", "paper").returncode == 0 and times.read_text() == before
+    assert site.zonb("times").returncode == 2
+
+
+def test_buttons_lead_to_what_the_repository_and_binder_have(site):
+    shutil.copytree(ROOT / "binder", site.root / "binder")
+    assert site.zonb("record", "01", "-p", "seed=3").returncode == 0
+    html = site.root / "_build" / "html"
+
+    def links(name):
+        page = BeautifulSoup((html / name).read_text(), "html.parser")
+        return [link["href"] for link in page.select(".article-header-buttons a[href^=http]")]
+
+    chapter, record = "notebooks/01-a.html", "records/01-a-seed-3.html"
+    assert site.zonb("book").returncode == 0 and links(chapter) == links(record) == []
+
+    built = site.zonb("book", ZONB_REPOSITORY="https://github.com/someone/book")
+    assert built.returncode == 0, built.stderr
+    own = ["https://github.com/someone/book", "https://github.com/someone/book/issues/new"]
+    assert [link.partition("?")[0] for link in links(record)] == own
+    launch, *rest = links(chapter)
+    assert [link.partition("?")[0] for link in rest] == own
+    address, _, path = launch.partition("?urlpath=lab/tree/")
+    assert address == "https://mybinder.org/v2/gh/someone/book/HEAD" and not (site.root / path).exists()
+    convert = (site.root / "binder" / "postBuild").read_text().splitlines()[-1]
+    subprocess.run(
+        [sys.executable, "-m", *shlex.split(convert)[:3], *(site.root / "notebooks").glob("*.md")], check=True
+    )
+    assert (site.root / path).is_file()
+
+    odd = site.zonb("book", ZONB_REPOSITORY="someone/book")
+    assert odd.returncode == 2 and "ZONB_REPOSITORY=someone/book must read" in odd.stderr
+
+
 def test_a_record_too_large_to_commit_is_refused(site):
     site.write("01-a", CHAPTER, "from zonb.claims import MIME\ndisplay({MIME: {'x': 'y' * 2**20}}, raw=True)")
     done = site.zonb("record", "01", "-p", "seed=3")
@@ -135,6 +196,13 @@ def test_notation_feeds_the_page_and_the_macros():
     text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
     for macro in notation["macros"]:
         assert f"\\{macro}" in text + page, macro
+
+
+def test_cards_know_each_symbol_and_where_it_is_meant():
+    symbols = [{"tex": "d,\\ V", "meaning": "sizes, $a<b$"}, {"tex": "A", "meaning": "a matrix", "chapters": [1]}]
+    found = json.loads(pages.symbol_cards({"symbols": symbols}).partition(" = ")[2].rstrip(";\n"))
+    assert found[0] == {"tex": "d,\\ V", "meaning": r'sizes, <span class="math">\(a&lt;b\)</span>'}
+    assert found[1] == {"tex": "A", "meaning": "a matrix", "chapters": [1]}
 
 
 ROW = {"relation": "==", "sem": 0.1, "measured": 1.25, "expected": 1, "rejects": {"two": 3}, "comparisons": 1}

@@ -1,4 +1,4 @@
-"""The command ``zonb``: list, run, sweep, book, record, verify, ledger, fetch."""
+"""The command ``zonb``: list, run, sweep, book, record, times, verify, ledger, fetch."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ from zonb.runner import (
     sweep_csv,
     sweep_rows,
     sweep_svg,
+    times,
     verify,
     write_atomic,
 )
 
 LEDGER = Path("book/records/ledger.json")
+TIMES = Path("book/records/times.json")
 RECEIPT = Path("_build/verify-receipt.json")
 
 
@@ -103,6 +105,18 @@ def _record(options: argparse.Namespace, root: Path) -> int:
         return status
     name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([chapter.slug, *labels])).strip("-")
     print(os.path.relpath(record(root, item, name)))
+    return 0
+
+
+def _times(options: argparse.Namespace, root: Path) -> int:
+    if options.profile == "quick":
+        raise RunnerError("a page says itself what the quick profile took; give another --profile")
+    path = root / TIMES
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = times(root, options.profile)
+    known[options.profile] = dict(sorted({**known.get(options.profile, {}), **found}.items()))
+    write_atomic(path, json.dumps(known, indent=1) + "\n")
+    print(f"{os.path.relpath(path)}: {len(found)} chapters measured under the profile {options.profile}")
     return 0
 
 
@@ -179,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--plot", metavar="CLAIM", help="draw this claim over the grid")
     add("book", _book, "Execute what has changed, then build the site in _build/html.")
     add("record", _record, "Publish a full-scale run of a chapter in book/records, as a page of the site.")
+    add("times", _times, "Publish what the chapters took under a profile in book/records, for their pages.")
     check = add("verify", _verify, "Compare this machine's ledger with a published one, and write a receipt.")
     check.add_argument("ledger", nargs="?", help="what 'zonb ledger --json' wrote; by default the one in book/records")
     check.add_argument("--all", action="store_true", help="list claims with the same numbers, too")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import re
@@ -53,7 +54,18 @@ _KINDS = {  # how a place in a paper begins: heading
     "Eq.": "Equations",
     "Sec.": "Sections",
 }
+REPOSITORY = "ZONB_REPOSITORY"  # names the environment variable with the public address, if there is one
+_ADDRESS = re.compile(r"https://(?:github|gitlab)\.com/[\w.-]+/[\w.-]+")
 _STRICT = ("-W", "-n", "--keep-going", "-q")
+# The first cell of a downloaded notebook.
+_NEEDS = """\
+import importlib.util
+
+if importlib.util.find_spec("zonb") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs the package zonb. Install it, in the folder of the book, and restart the kernel: "
+        "pip install -r requirements.txt && pip install --no-deps {folder}"
+    )"""
 # Jupyter Book's command line, in a process that leaves when its parent is killed.
 _JUPYTER_BOOK = """
 import os, threading, time
@@ -103,7 +115,8 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
         print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
         return 1
     shutil.rmtree(built / ".doctrees", ignore_errors=True)
-    (built / "_static" / _CARDS).write_text(cards(built / "book"), encoding="utf-8")
+    notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
+    (built / "_static" / _CARDS).write_text(cards(built / "book") + symbol_cards(notation), encoding="utf-8")
     _slim(built, {item.chapter.slug: item.chapter for item in runs})
     (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     (built / _KEY).write_text(key)
@@ -114,7 +127,9 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
     return 0
 
 
-def chapter_page(run: Run, runs: Sequence[Run], records: Sequence[Path] = ()) -> nbformat.NotebookNode:
+def chapter_page(
+    run: Run, runs: Sequence[Run], records: Sequence[Path] = (), took: Mapping[str, str] | None = None
+) -> nbformat.NotebookNode:
     """The chapter's cells, prose and tags as they are now, with the outputs of the run.
 
     Under the title stand time and neighbours among all ``runs``, at the end how to run it again and how to cite it.
@@ -142,7 +157,7 @@ def chapter_page(run: Run, runs: Sequence[Run], records: Sequence[Path] = ()) ->
     about = about_box(run.chapter, [other.chapter for other in runs], facts)
     cells[0].source = re.sub(r"^(# .+\n)", lambda title: f"{title[1]}\n{about}", cells[0].source, count=1)
     of_this = [path.stem for path in records if path.stem.startswith(f"{run.chapter.slug}-")]
-    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, facts, of_this), id="rerun"))
+    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, facts, of_this, took or {}), id="rerun"))
     return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": executed.metadata, "cells": cells})
 
 
@@ -200,9 +215,12 @@ def about_box(chapter: Chapter, everything: Sequence[Chapter], facts: Mapping[st
     return "\n".join(["```{div} zonb-about", *lines, "```", ""])
 
 
-def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
-    """The notebook that a page offers: the chapter without outputs, to be executed with the page's parameters."""
-    cells = []
+def download(chapter: Chapter, parameters: Mapping[str, Any], repository: str = "") -> nbformat.NotebookNode:
+    """The notebook that a page offers: the chapter without outputs, to be executed with the page's parameters.
+
+    Its first cell says how to install ``zonb`` where it is missing.
+    """
+    cells = [nbformat.v4.new_code_cell(_NEEDS.format(folder=f"git+{repository}" if repository else "."), id="needs")]
     for k, source in enumerate(chapter.notebook.cells):
         cells.append(nbformat.from_dict({**source, "id": f"cell-{k}"}))
         if "parameters" in source.metadata.get("tags", []):
@@ -214,21 +232,49 @@ def download(chapter: Chapter, parameters: Mapping[str, Any]) -> nbformat.Notebo
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -> str:
-    """How to run a chapter again: its parameters, the command, what it took, and where its full-scale records are."""
+def buttons(repository: str) -> dict[str, dict[str, Any]]:
+    """Settings of Jupyter Book for buttons that lead to the repository and to Binder; none without an address.
+
+    Colab opens notebooks that stand in a repository as ``.ipynb``, and chapters do not, so that it has no button.
+
+    Raises:
+        RunnerError: it is not the address of a repository on GitHub or GitLab.
+    """
+    if not repository:
+        return {}
+    if not _ADDRESS.fullmatch(repository):
+        raise RunnerError(f"{REPOSITORY}={repository} must read https://github.com/OWNER/NAME, or gitlab.com")
+    return {
+        "repository": {"url": repository, "branch": "HEAD", "path_to_book": ""},
+        "html": {"use_repository_button": True, "use_issues_button": True},
+        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
+    }
+
+
+def rerun_box(
+    run: Run, facts: Mapping[str, Any], records: Sequence[str] = (), took: Mapping[str, str] | None = None
+) -> str:
+    """How to run a chapter again: its parameters, the command, what it took, and where its full-scale records are.
+
+    Args:
+        run: the chapter and its parameters.
+        facts: of the run that the page shows.
+        records: names of its full-scale records.
+        took: profiles other than the page's, and what the chapter took under each.
+    """
     rows = [["parameter", "this page", "default", "range", "what it is"]]
     for parameter in run.chapter.parameters.values():
         value = facts["parameters"][parameter.name]
         rows.append([f"`{parameter.name}`", f"`{value}`", f"`{parameter.default}`", parameter.range, parameter.text])
     name = list(run.chapter.parameters)[-1]
-    memory = "" if facts["peak_mib"] is None else f" and {facts['peak_mib']} MiB of memory"
+    measured = "".join(f"\n- `--profile {profile}`: {text}" for profile, text in (took or {}).items())
     return (
         "## Rerun this chapter\n\n"
         "With other parameters, in the folder of the book (after `make book`; see its README):\n\n"
         f"```bash\n.venv/bin/zonb run {run.chapter.slug} -p {name}={facts['parameters'][name]}\n```\n\n"
         f"{table(rows, 'Parameters of this chapter')}\n"
-        f"This page took {facts['seconds']} s{memory} ({facts['machine']}). "
-        "A value outside its range is refused before anything runs.\n"
+        "A value outside its range is refused before anything runs. What it takes:\n\n"
+        f"- this page: {_cost(facts)}{measured}\n"
         + "".join(f"\nExecuted once at full scale: {{doc}}`/records/{name}`.\n" for name in records)
         + "\n````{dropdown} Cite this page\n```bibtex\n"
         + f"@misc{{zonb2026-{run.chapter.slug},\n"
@@ -237,6 +283,21 @@ def rerun_box(run: Run, facts: Mapping[str, Any], records: Sequence[str] = ()) -
         + "  howpublished = {In: Zeroth-order optimisation by its kernels, a book of reproducible notebooks},\n"
         + f"  year = {{2026}},\n  note = {{Result {run.key}}}\n}}\n```\n````\n"
     )
+
+
+def times_under_profiles(root: Path, chapter: Chapter) -> dict[str, str]:
+    """What a chapter took under each profile in ``profiles/``, from ``book/records/times.json``."""
+    path = root / "book" / "records" / "times.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = {}
+    for profile in sorted(path.stem for path in (root / "profiles").glob("*.yml")):
+        facts = known.get(profile, {}).get(chapter.slug)
+        found[profile] = "not measured"
+        if facts:
+            stale = facts["key"] != plan(root, chapter, {}, profile).key
+            found[profile] = f"{_cost(facts)}, on {facts['date']}"
+            found[profile] += ", before its sources last changed" if stale else ""
+    return found
 
 
 def cards(folder: Path) -> str:
@@ -253,6 +314,17 @@ def cards(folder: Path) -> str:
                 link.unwrap()
             found[f"{name}#{entry['id']}"] = text.decode_contents().strip()
     return f"window.zonbCards = {json.dumps(found, ensure_ascii=False)};\n"
+
+
+def symbol_cards(notation: Mapping[str, Any]) -> str:
+    """A script with the meaning of each symbol, and the chapters where it has it, for ``cards.js``."""
+    found = []
+    for symbol in notation["symbols"]:
+        text = html.escape(symbol["meaning"], quote=False)
+        meaning = re.sub(r"\$(.+?)\$", r'<span class="math">\\(\1\\)</span>', text)
+        kept = {name: symbol[name] for name in ("tex", "chapters") if name in symbol}
+        found.append({**kept, "meaning": meaning})
+    return f"window.zonbNotation = {json.dumps(found, ensure_ascii=False)};\n"
 
 
 def notation_page(notation: Mapping[str, Any]) -> str:
@@ -292,7 +364,7 @@ def claims_table(rows: Iterable[Mapping[str, Any]], *, anchors: bool = False) ->
         if anchors:
             about = f'<span id="{row["id"]}"></span>{about}'
         cells.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", _numbers(row)])
-    return table(cells, "Claims", "26 50 24")
+    return table(cells, "Claims", "26 50 24", stacked=True)
 
 
 def errata_page(errata: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -330,7 +402,7 @@ def errata_page(errata: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
                     "<br>".join(proof),
                 ]
             )
-        text += f"\n## Paper {paper}\n\n{table(cells, f'Corrections to paper {paper}', '18 54 28')}"
+        text += f"\n## Paper {paper}\n\n{table(cells, f'Corrections to paper {paper}', '18 54 28', stacked=True)}"
     return text
 
 
@@ -455,6 +527,8 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
     notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["mathjax3_config"] = {"tex": {"macros": notation["macros"]}}
+    for name, settings in buttons(os.environ.get(REPOSITORY, "")).items():
+        config[name] = {**config.get(name, {}), **settings}
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
     pages = {
         "notation": notation_page(notation),
@@ -474,7 +548,8 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
             target.write_text(_figure(name, runs))
     (source / "notebooks").mkdir()
     for item in runs:
-        nbformat.write(chapter_page(item, runs, records), source / "notebooks" / f"{item.chapter.slug}.ipynb")
+        page = chapter_page(item, runs, records, times_under_profiles(root, item.chapter))
+        nbformat.write(page, source / "notebooks" / f"{item.chapter.slug}.ipynb")
 
 
 def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
@@ -482,7 +557,8 @@ def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in built.glob("_sources/*/*.ipynb"):
         facts = nbformat.read(path, as_version=4).metadata["zonb"]
-        nbformat.write(download(found[facts["chapter"]], facts["parameters"]), path)
+        repository = os.environ.get(REPOSITORY, "")
+        nbformat.write(download(found[facts["chapter"]], facts["parameters"], repository), path)
 
 
 def _folder_key(folder: Path, lock: Path) -> str:
@@ -494,15 +570,27 @@ def _folder_key(folder: Path, lock: Path) -> str:
     return digest.hexdigest()
 
 
-def table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto") -> str:
-    """A MyST table; the first row is its head."""
+def table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto", *, stacked: bool = False) -> str:
+    """A MyST table; the first row is its head. On a phone the cells of a row of a stacked one are under each other."""
     rows = list(rows)
     if len(rows) == 1:
         return "None so far.\n"
-    lines = [f"````{{list-table}} {title}", ":header-rows: 1", ":class: zonb-table", f":widths: {widths}", ""]
+    lines = [
+        f"````{{list-table}} {title}",
+        ":header-rows: 1",
+        f":class: zonb-table{' zonb-stacked' * stacked}",
+        f":widths: {widths}",
+        "",
+    ]
     for row in rows:
         lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
     return "\n".join([*lines, "````", ""])
+
+
+def _cost(facts: Mapping[str, Any]) -> str:
+    memory = "" if facts["peak_mib"] is None else f", {facts['peak_mib']} MiB of memory"
+    threads = "" if facts["threads"] is None else f", {facts['threads']} thread{'s' * (facts['threads'] != '1')}"
+    return f"{facts['seconds']} s{memory}{threads} ({facts['machine']})"
 
 
 def _numbers(row: Mapping[str, Any]) -> str:

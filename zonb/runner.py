@@ -368,6 +368,24 @@ def record(root: Path, item: Run, name: str) -> Path:
     return path
 
 
+def times(root: Path, profile: str) -> dict[str, dict[str, Any]]:
+    """What each chapter took when it was last executed on this machine with the profile's parameters.
+
+    Results of code that has changed since count, too: the key tells. Chapters that never ran are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for chapter in chapters.read_all(root):
+        item = plan(root, chapter, {}, profile)
+        results = item.path.parent.glob(f"{chapter.slug}-{'[0-9a-f]' * len(item.key)}.ipynb")
+        for path in sorted(results, key=lambda path: path.stat().st_mtime):
+            facts = nbformat.read(path, as_version=4).metadata["zonb"]
+            if facts["parameters"] == item.parts["parameters"]:
+                date = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+                kept = {name: facts[name] for name in ("key", "seconds", "peak_mib", "threads", "machine")}
+                found[chapter.slug] = {"date": date, **kept}
+    return found
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old or the new content and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)

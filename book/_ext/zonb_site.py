@@ -45,6 +45,13 @@ def _each_script_once(app: Sphinx, page: str, template: str, context: dict, doct
     context["script_files"] = list(scripts.values())
 
 
+def _launch_what_can_run(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document) -> None:
+    # A record is claims and figures of a chapter, and no notebook of the repository to open.
+    if page.startswith("records/"):
+        kept = [button for button in context["header_buttons"] if button.get("label") != "launch-buttons"]
+        context["header_buttons"] = kept
+
+
 def _by_its_end(app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.Node) -> nodes.Node | None:
     # A docstring may name an object of another module without the package, as in `kernels.alignment`.
     if node["reftype"] != "obj":
@@ -58,4 +65,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", _inline)
     app.connect("missing-reference", _by_its_end)
     app.connect("html-page-context", _each_script_once, priority=900)
+    app.connect("html-page-context", _launch_what_can_run, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

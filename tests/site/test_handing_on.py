@@ -1,20 +1,27 @@
 """The site as a thing that people hand on: small, whole without a network, printable."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from zonb import chapters, pages
+from zonb.claims import MIME
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "_build" / "html"
 MIB = 2**20
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.md"))
+SHORT = "13-many-steps"  # the quickest to execute
 LONG = f"notebooks/{CHAPTERS[1]}.html"
 
 
@@ -51,8 +58,49 @@ def test_a_page_offers_its_notebook_without_outputs(slug):
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     chapter = chapters.read(ROOT / "notebooks" / f"{slug}.md")
     sources = [cell.source for cell in chapter.notebook.cells if cell.cell_type == "code"]
-    assert [cell.source for cell in code if cell["id"] != "page-parameters"] == sources
-    assert len(code) == len(sources) + 1
+    assert [cell["id"] for cell in code if cell.source not in sources] == ["needs", "page-parameters"]
+    assert [cell.source for cell in code if cell["id"] not in ("needs", "page-parameters")] == sources
+
+
+@pytest.fixture
+def clean(tmp_path, monkeypatch):
+    """Executes a downloaded notebook in an empty folder, with the locked packages and these folders only."""
+
+    def execute(slug, *folders):
+        # Without site.py nothing points to the folder of the book, where zonb is installed from.
+        argv = [sys.executable, "-S", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        path = os.pathsep.join(map(str, [*folders, sysconfig.get_path("purelib")]))
+        spec = {
+            "argv": argv,
+            "display_name": "clean",
+            "language": "python",
+            "env": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        }
+        (tmp_path / "kernels" / "clean").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "kernels" / "clean" / "kernel.json").write_text(json.dumps(spec))
+        (tmp_path / "empty").mkdir()
+        monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+        notebook = nbformat.read(SITE / "_sources" / "notebooks" / f"{slug}.ipynb", as_version=4)
+        NotebookClient(notebook, kernel_name="clean", resources={"metadata": {"path": tmp_path / "empty"}}).execute()
+        return notebook
+
+    return execute
+
+
+def test_a_downloaded_notebook_says_what_it_needs(clean):
+    with pytest.raises(CellExecutionError, match="needs the package zonb"):
+        clean(SHORT)
+
+
+def test_a_downloaded_notebook_runs_where_its_packages_are(clean, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZONB_CACHE", str(ROOT / "_build" / "cache"))  # trained networks, which take minutes
+    copy = shutil.copytree(ROOT, tmp_path / "book", ignore=lambda *_: ["_build", ".git", ".venv", "build", "tests"])
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--target", tmp_path / "installed"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, copy], check=True)
+    shutil.rmtree(copy)
+    executed = clean(SHORT, tmp_path / "installed")
+    claims = [cell for cell in executed.cells for out in cell.get("outputs", []) if MIME in out.get("data", {})]
+    assert len(claims) >= 5
 
 
 def test_a_record_offers_its_chapter_with_its_parameters():
