@@ -30,10 +30,14 @@ def site(book):
     for name in ("references.bib", "notation.yml", "bibliography.md"):
         shutil.copy(ROOT / "book" / name, book.root / "book")
     shutil.copy(ROOT / "_config.yml", book.root)
-    made = [f"book/{name}" for name in ("errata", "map", "ledger", "reproducibility", "notation", "bibliography")]
+    made = [
+        f"book/{name}"
+        for name in ("errata", "map", "ledger", "reproducibility", "benchmarks", "notation", "bibliography", "extend")
+    ]
     files = ["notebooks/01-a", *made]
     toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": file} for file in files]}
     (book.root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (book.root / "book" / "extend.md").write_text("# Extend\n")
     (book.root / "book" / "intro.md").write_text(
         "# Introduction\n\nSee {cite:t}`li2026zo` and {cite:t}`zhang2026nzk`.\n"
     )
@@ -49,7 +53,7 @@ def test_a_book_is_built_once_and_a_warning_fails_it_every_time(site):
     html = site.root / "_build" / "html"
     chapter = (html / "notebooks" / "01-a.html").read_text()
     assert "1.10" in chapter and "Rerun this chapter" in chapter and "application/vnd.zonb" not in chapter
-    for page in ("ledger", "errata", "map", "reproducibility", "notation"):
+    for page in ("ledger", "errata", "map", "reproducibility", "benchmarks", "notation"):
         assert (html / "book" / f"{page}.html").is_file()
     assert "It is two" in (html / "book" / "errata.html").read_text()
     assert 'id="one"' in (html / "book" / "ledger.html").read_text()

@@ -44,6 +44,7 @@ UNUSED = {
     "_static/mathjax/ui": "its menu is part of the bundle",
 }
 _WRONG = ("refuted", "holds with correction")
+BENCHMARKS = ("entk", "projected_entk", "nzk", "function_space", "zo_lenet", "zo_step-4", "zo_step-8", "scaling")
 _KINDS = {  # how a place in a paper begins: heading
     "Fig.": "Figures",
     "Thm.": "Theorems, lemmas, corollaries, propositions, properties",
@@ -477,6 +478,36 @@ def reproducibility_page(runs: Sequence[Run]) -> str:
     )
 
 
+def benchmarks_page(folder: Path) -> str:
+    """What ``make bench`` measured, from the files published in ``book/records/benchmarks``."""
+    text = (
+        "# Benchmarks\n\n"
+        "The same work done by zonb and by what a reader would use instead: torch.func's tutorials, neural-tangents on "
+        "JAX, a loop over autograd, and the plain published algorithms, written from their descriptions. The ways of a "
+        "table are first seen to agree, then timed in turn, round after round, on one machine with nothing else to do; "
+        "a time is the median with the smallest and the largest, a ratio the median of the ratios within a round. "
+        "Memory is what a second call needs at its peak beyond what stood ready, in a process of its own. These are "
+        "measurements on one machine, not claims. `make bench` repeats them; {doc}`/book/extend` says how to publish "
+        "yours.\n"
+    )
+    for name in BENCHMARKS:
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            continue
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [list(found["rows"][0]), *([str(cell or "") for cell in row.values()] for row in found["rows"])]
+        versions = ", ".join(f"{package} {number}" for package, number in found["versions"].items())
+        text += f"\n## {found['title']}\n\n{table(rows, found['title'])}\n{' '.join(found['notes'])}\n\n"
+        if (folder / f"{name}.svg").is_file():
+            text += (
+                f"```{{figure}} figures/benchmark-{name}.svg\n:name: fig-benchmark-{name}\n"
+                ":alt: Time against size on log-log axes, a panel for each function; measured points and a line of the "
+                f"expected slope.\n\nThe same measurements: points, and lines of the expected slope.\n```\n\n"
+            )
+        text += f"{found['machine']}, Python {found['python']}, {versions}; {found['date']}.\n"
+    return text
+
+
 def glued(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Prose with the ledger's numbers: ``{ledger}`name:format``` is what a claim measured, or a count of claims.
 
@@ -535,10 +566,15 @@ def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapp
         "ledger": ledger_page(rows, runs),
         "errata": errata_page(yaml.safe_load((root / "book" / "errata.yml").read_text()), rows),
         "map": map_page(rows),
+        "benchmarks": benchmarks_page(root / "book" / "records" / "benchmarks"),
         "reproducibility": reproducibility_page(runs),
     }
     for name, text in pages.items():
         (source / "book" / f"{name}.md").write_text(text)
+    for path in (root / "book" / "records" / "benchmarks").glob("*.svg"):
+        target = source / "book" / "figures" / f"benchmark-{path.name}"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
     for path in sorted((root / "book").glob("*.md")):
         text = glued(path.read_text(), rows)
         (source / "book" / path.name).write_text(text)

@@ -15,7 +15,17 @@ PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("[!_]*/**
 ABSOLUTE = re.compile(r"[\s\"'>](/tmp|/usr|/root|/home)/")
 PLAIN = tuple(
     f"book/{name}.html"
-    for name in ("api/index", "bibliography", "extend", "explore", "map", "reproducibility", "rerun", "style")
+    for name in (
+        "api/index",
+        "benchmarks",
+        "bibliography",
+        "extend",
+        "explore",
+        "map",
+        "reproducibility",
+        "rerun",
+        "style",
+    )
 )
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
 

@@ -1,0 +1,73 @@
+"""The harness of the benchmarks, and the ways they compare, on sizes too small to time."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from zonb import pages
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import entk
+import harness
+import nzk
+import zo_lenet
+
+PUBLISHED = ROOT / "book" / "records" / "benchmarks"
+
+
+def test_turns_alternate_and_short_work_is_repeated_within_one(monkeypatch):
+    clock, order = [0.0], []
+
+    def work(name, seconds):
+        def do():
+            order.append(name)
+            clock[0] += seconds
+
+        return do
+
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: clock[0])
+    seconds = harness.alternate({"short": work("short", 0.04), "long": work("long", 2.0)}, 3)
+    assert {name: pytest.approx(times) for name, times in seconds.items()} == {"short": [0.04] * 3, "long": [2.0] * 3}
+    assert "".join(name[0] for name in order) == "sl" * 2 + "ssl" * 3
+
+
+def test_a_ratio_is_taken_within_a_round_so_that_a_slow_one_counts_once():
+    assert harness.ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == 2
+    assert harness.spread([0.002, 0.001, 0.004]) == "2 ms (1 to 4)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of a process's memory")
+def test_memory_is_what_a_call_needs_and_no_more():
+    size = 64 * 2**20
+    assert 60 < harness.extra_memory(lambda: torch.ones(size // 4)) < 70
+    assert harness.extra_memory(lambda: None) < 4
+
+
+def test_ways_to_the_kernel_agree():
+    x = entk.images(3)
+    expected = entk.loops(x)
+    for way in (entk.contraction, entk.vector_products):
+        torch.testing.assert_close(way(x), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(entk.contraction(x).transpose(2, 3), expected, rtol=1e-4, atol=1e-5)  # o and u told apart
+
+
+def test_ways_to_a_step_agree():
+    zo_lenet.agree()
+
+
+def test_ways_to_the_losses_agree_and_the_images_are_the_papers():
+    quick, slow, _ = (do() for do in nzk.curves().values())
+    torch.testing.assert_close(quick, slow, rtol=1e-10, atol=0)
+    assert nzk.setting(torch.float32)[0].shape == (200, 711)
+
+
+def test_published_tables_are_those_that_the_page_shows():
+    assert {path.stem for path in PUBLISHED.glob("*.json")} == set(pages.BENCHMARKS)
+    text = pages.benchmarks_page(PUBLISHED)
+    for name in pages.BENCHMARKS:
+        found = json.loads((PUBLISHED / f"{name}.json").read_text())
+        assert f"## {found['title']}" in text and found["date"] in text
+        assert all(str(cell or "") in text for row in found["rows"] for cell in row.values())
