@@ -75,6 +75,27 @@ class Odd(Tied):
         return nn.functional.relu(self.last(halves.repeat(1, 2))).view(len(x), -1)
 
 
+class Faint(Tied):
+    """A layer whose weights are read once more, so softly that their gradient hardly tells."""
+
+    def forward(self, x):
+        return self.last(self.first(x) + 1e-6 * nn.functional.linear(x.flip(1), self.first.weight**2))
+
+
+class Constant(Tied):
+    """A layer that sees the same for every input, once."""
+
+    def forward(self, x):
+        return torch.tanh(self.first(x))[:, :2] * self.last(torch.ones(1, 4, dtype=x.dtype))
+
+
+class Precise(Tied):
+    """A layer in single precision, and logits in double."""
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x))).double()
+
+
 class Bare(Tied):
     """Weights without a module that is called, and an output without classes."""
 
@@ -85,6 +106,8 @@ class Bare(Tied):
 MODELS = {
     "layer twice": Twice(),
     "weights read elsewhere": Tied(),
+    "weights read softly elsewhere": Faint(),
+    "a constant's layer": Constant(),
     "no layer called": Bare(),
     "layers called oddly": Odd(),
     "change in place": nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
@@ -98,6 +121,9 @@ MODELS = {
     "reflected edges": nn.Sequential(
         nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten()
     ),
+    "edges that go round": nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.Flatten()
+    ),
     "scalar output": nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)),
 }
 
@@ -105,11 +131,39 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_jacobian_and_gram_of_any_model_equal_the_twin(name):
     model = MODELS[name].double()
-    x = torch.rand(70, 4, dtype=torch.float64, generator=D.generator(4)) - 0.5  # more inputs than go together
+    x = torch.rand(65, 4, dtype=torch.float64, generator=D.generator(4)) - 0.5  # twice as many as go together, and one
     exact = reference.jacobian(two_dimensional(model), x)
     torch.testing.assert_close(T.jacobian(model, x).view(exact.shape), exact)
     blocks = torch.einsum("nvd,mwd->nmvw", exact, exact)
     torch.testing.assert_close(T.gram(model, x), blocks)
+
+
+def test_large_inputs_go_together_in_small_numbers():
+    assert [len(part) for part in T._parts(torch.zeros(3, 3, 224, 224))] == [1, 1, 1]
+    assert [len(part) for part in T._parts(torch.zeros(40, 1, 28, 28))] == [32, 8]
+
+
+def test_jacobian_in_half_precision_is_that_of_one_input_at_a_time():
+    model, x = Tied().bfloat16(), torch.rand(3, 4).bfloat16()
+    for n in range(3):
+        rows = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(z, list(model.parameters()), retain_graph=True)])
+            for z in model(x[n : n + 1])[0]
+        ]
+        torch.testing.assert_close(T.jacobian(model, x)[n], torch.stack(rows))
+
+
+def test_mixed_precision_is_that_of_the_parameters():
+    model, x = Precise(), torch.rand(3, 4)
+    exact = reference.jacobian(copy.deepcopy(model).double(), x.double())
+    assert (T.jacobian(model, x) - exact).norm() < 1e-6 * exact.norm()
+    blocks = torch.einsum("nvd,mwd->nmvw", exact, exact)
+    assert (T.gram(model, x) - blocks).norm() < 1e-6 * blocks.norm()
+
+
+def test_outputs_must_have_the_batch_first():
+    with pytest.raises(ValueError, match="first dimension must be the batch's"):
+        T.jacobian(nn.Sequential(nn.Linear(4, 3), nn.Flatten(0)), torch.rand(2, 4))
 
 
 def two_dimensional(model):

@@ -344,3 +344,25 @@ def test_function_space_refuses_what_it_cannot_do():
     ):
         with pytest.raises(ValueError, match="no positive eigenvalue"):
             function()
+
+
+def test_sums_of_powers_are_those_of_a_loop_for_any_steps():
+    K, f, y = torch.diag(torch.tensor([2.0, 6.0])).double(), torch.tensor([1.0, 0.5]).double(), torch.zeros(2).double()
+    for eta in (0.1, 0.5):  # a base of either sign
+        for steps in ([700, 3, 3, 0, 255, 256, 257], torch.tensor([1, 100], dtype=torch.uint8)):
+            naive = [sum(((1 - eta * k / 2) ** int(t) * c) ** 2 for k, c in ((2, 1.0), (6, 0.5))) / 4 for t in steps]
+            found = theory.loss_of_mean(K, f, y, eta, steps)
+            torch.testing.assert_close(found, torch.tensor(naive, dtype=torch.float64), rtol=1e-12, atol=0)
+    huge = theory.loss_of_mean(K, f, y, 1e-9, torch.tensor([1_500_000_000], dtype=torch.int32)).item()
+    assert huge == pytest.approx((math.exp(-3) + 0.25 * math.exp(-9)) / 4, rel=1e-6)
+
+
+def test_a_mode_that_diverges_unseen_adds_nothing():
+    K, f = torch.diag(torch.tensor([2.0, 6.0])).double(), torch.tensor([1.0, 0.0]).double()
+    assert theory.loss_of_mean(K, f, 0 * f, 1.1, [800, 2000]).tolist() == pytest.approx([0, 0], abs=1e-300)
+
+
+@pytest.mark.parametrize("steps", [[0.5], [-1], [], [[1]], [float("inf")]])
+def test_steps_that_are_no_whole_numbers_are_refused(steps):
+    with pytest.raises(ValueError, match="whole numbers"):
+        theory.loss_of_mean(torch.eye(2), torch.ones(2), torch.zeros(2), 0.1, steps)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 Difference = Callable[[Function, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 _TOGETHER = 32  # inputs whose graph is alive at a time
+_NUMBERS = 1 << 16  # entries that they have in all, unless there is one
 
 
 def parameter_vector(model: nn.Module) -> torch.Tensor:
@@ -62,9 +64,9 @@ def as_function(model: nn.Module, x: torch.Tensor) -> Function:
 def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     r"""The Jacobian :math:`J(x) = \partial z(x)/\partial\theta`.
 
-    One backward pass an output serves all inputs of a batch. A linear or convolutional layer that acts once gives its
-    inputs and the back-signals at its output, whose products are its tangents; the tangents of any other parameter take
-    a backward pass for each input and output.
+    One backward pass an output serves up to 32 inputs. A linear or convolutional layer whose parameters are read once
+    gives its inputs and the back-signals at its output, whose products are its tangents; the tangents of any other
+    parameter, and of those in half precision, take a backward pass for each input and output.
 
     Args:
         model: a module whose outputs for different inputs of a batch do not influence each other
@@ -73,10 +75,9 @@ def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
     Returns:
         (N, V, d) for a model with outputs (N, V); in general the output's shape with d appended.
-        No more than 32 inputs' graphs are alive at a time.
 
     Raises:
-        ValueError: an empty batch.
+        ValueError: an empty batch, or outputs that do not have the batch as their first dimension.
 
     Paper A writes :math:`\nabla_\theta z` for the transpose, d x V.
 
@@ -84,20 +85,24 @@ def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     tensor([[[3., 4., 1.]]])
     """
     _check_batch(x)
-    d = sum(parameter.numel() for parameter in model.parameters())
-    for start in range(0, len(x), _TOGETHER):
-        shape, pieces = _by_parameter(model, x[start : start + _TOGETHER])
+    start = 0
+    for part in _parts(x):
+        shape, pieces = _by_parameter(model, part)
+        rows = torch.cat([piece.rows() for piece in pieces], -1)
         if start == 0:
-            J = pieces[0].signals.new_empty(len(x), math.prod(shape), d)
-        torch.cat([piece.rows() for piece in pieces], -1, out=J[start : start + _TOGETHER])
-    return J.view(len(x), *shape, d)
+            J = rows if len(part) == len(x) else rows.new_empty(len(x), *rows.shape[1:])
+        if J is not rows:
+            J[start : start + len(part)] = rows
+        start += len(part)
+    return J.view(len(x), *shape, -1)
 
 
 def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    r"""The eNTK of every pair of inputs, :math:`K(n,m) = J_nJ_m^T`, without forming the Jacobians.
+    r"""The eNTK of every pair of inputs, :math:`K(n,m) = J_nJ_m^T`, without the Jacobians of linear layers.
 
     A linear layer's tangents are products of its input a and the back-signal s of an output, so that their inner
-    products are :math:`(a_n^Ta_m)(s_{ni}^Ts_{mj})`: neither the time nor the memory of its weights is needed.
+    products are :math:`(a_n^Ta_m)(s_{ni}^Ts_{mj})`: neither the time nor the memory of its weights is needed. The
+    tangents of other parameters are formed, (N, V, size).
 
     Args:
         model: as in `jacobian`, with outputs (N, V).
@@ -107,25 +112,27 @@ def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         (N, N, V, V): block (n, m) is `zonb.kernels.entk` of the inputs' Jacobians.
 
     Raises:
-        ValueError: an empty batch.
+        ValueError: as `jacobian`.
 
     >>> gram(nn.Linear(2, 1), torch.tensor([[3.0, 4.0], [1.0, 0.0]])).squeeze()
     tensor([[26.,  4.],
             [ 4.,  2.]])
     """
     _check_batch(x)
-    parts = [_by_parameter(model, part)[1] for part in x.split(_TOGETHER)]
+    parts = [_by_parameter(model, part)[1] for part in _parts(x)]
     V = parts[0][0].signals.shape[1]
-    K = parts[0][0].signals.new_zeros(len(x) * V, len(x) * V)
+    K: torch.Tensor | None = None
     for same in zip(*parts, strict=True):
-        signals = torch.cat([piece.signals for piece in same]).flatten(0, 1)
         factors = [piece.inputs for piece in same if piece.inputs is not None]
-        if factors:
-            inputs = torch.cat(factors)
+        if len(factors) == len(parts):
+            signals, inputs = torch.cat([piece.signals for piece in same]).flatten(0, 1), torch.cat(factors)
             products = (signals @ signals.T).view(len(x), V, len(x), V)
-            K += products.mul_((inputs @ inputs.T).view(len(x), 1, len(x), 1)).view_as(K)
+            own = products.mul_((inputs @ inputs.T).view(len(x), 1, len(x), 1)).view(len(x) * V, -1)
         else:
-            K.addmm_(signals, signals.T)
+            rows = torch.cat([piece.rows() for piece in same]).flatten(0, 1)
+            own = rows @ rows.T
+        K = own if K is None else K.add_(own) if K.dtype == own.dtype else K + own
+    assert K is not None
     return K.view(len(x), V, len(x), V).transpose(1, 2)
 
 
@@ -299,14 +306,46 @@ class _Piece:
         return (squares if self.inputs is None else squares * self.inputs.square().sum(1)).sum().sqrt()
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A linear or convolutional layer at work: what it was given, and where the graph holds its output."""
+
+    layer: nn.Linear | nn.Conv2d
+    inputs: torch.Tensor
+    edge: torch.autograd.graph.GradientEdge
+    dtype: torch.dtype
+
+    def factors(self, uses: Mapping[torch.Tensor, int], dtype: torch.dtype) -> bool:
+        """Whether its tangents are products of inputs and back-signals, in this type."""
+        layer, parameters = self.layer, list(self.layer.parameters(recurse=False))
+        plain = isinstance(layer, nn.Linear) or (
+            layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        )
+        same = all(q.dtype == self.dtype == self.inputs.dtype == dtype for q in parameters)
+        return plain and same and all(uses.get(q) == 1 for q in parameters)
+
+    def matrix(self) -> torch.Tensor | None:
+        """What the layer's weights see, (N, places, in); None for one place, where nothing has to be summed."""
+        if isinstance(self.layer, nn.Conv2d):
+            how = self.layer.kernel_size, self.layer.dilation, self.layer.padding, self.layer.stride
+            return nn.functional.unfold(self.inputs, *how).mT  # type: ignore[arg-type]  # no padding is a name here
+        return None if self.inputs.ndim == 2 else self.inputs.flatten(1, -2)
+
+    def by_place(self, signal: torch.Tensor) -> torch.Tensor:
+        """A back-signal as (N, out, places); (N, out) for one place."""
+        if isinstance(self.layer, nn.Conv2d):
+            return signal.flatten(2)
+        return signal if signal.ndim == 2 else signal.flatten(1, -2).mT
+
+
 @torch.enable_grad()
 def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_Piece]]:
     """The shape of an output, and each parameter's tangents in the order of ``model.parameters()``."""
-    calls: list[tuple[nn.Module, torch.Tensor, torch.autograd.graph.GradientEdge, torch.Size]] = []
+    calls: list[_Call] = []
 
-    def note(layer: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def note(layer: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if args and args[0].ndim > 1 and len(args[0]) == len(output) == len(x) and output.requires_grad:
-            calls.append((layer, args[0].detach(), torch.autograd.graph.get_gradient_edge(output), output.shape))
+            calls.append(_Call(layer, args[0].detach(), torch.autograd.graph.get_gradient_edge(output), output.dtype))
 
     hooks = [layer.register_forward_hook(note) for layer in model.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
     try:
@@ -314,53 +353,68 @@ def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_
     finally:
         for hook in hooks:
             hook.remove()
-    shape, z = output.shape[1:], output.reshape(len(x), -1)
-    signals = [z.new_empty(len(x), z.shape[1], *size[1:]) for *_, size in calls]
-    for v in range(z.shape[1] if calls else 0):
-        edges = [edge for _, _, edge, _ in calls]
-        for whole, part in zip(signals, _gradients(z[:, v].sum(), edges), strict=True):
-            whole[:, v] = 0 if part is None else part
-    found: dict[torch.Tensor, list[_Piece]] = {}
-    for (layer, inputs, _, _), signal in zip(calls, signals, strict=True):
-        for parameter, piece in _layer_pieces(layer, inputs, signal):
-            found.setdefault(parameter, []).append(piece)
-
-    # A layer may act otherwise than its type does, or share its weights with something else: one gradient tells.
+    if output.ndim == 0 or len(output) != len(x):
+        raise ValueError(
+            f"the model makes outputs of shape {tuple(output.shape)} of {len(x)} inputs; the first dimension must be "
+            "the batch's"
+        )
+    z = output.reshape(len(x), -1)
     parameters = list(model.parameters())
+    found = _of_layers(calls, z) if z.dtype in (torch.float32, torch.float64) else {}
+
+    # A layer may act otherwise than its type does, by a hook, say: one gradient tells.
     weights = torch.arange(z.numel(), dtype=z.dtype, device=z.device).cos().view_as(z)
-    gradients = _gradients((z * weights).sum(), parameters)
-    tolerance = torch.finfo(z.dtype).eps ** 0.5 * weights.norm()
+    gradients = _gradients((z * weights).sum(), parameters) if found else [None] * len(parameters)
+    tolerance = 64 * torch.finfo(z.dtype).eps * weights.norm()
 
     def right(parameter: torch.Tensor, gradient: torch.Tensor | None) -> bool:
-        if gradient is None or len(found.get(parameter, [])) != 1:
+        if gradient is None or parameter not in found:
             return False
-        off = found[parameter][0].weighted(weights) - gradient.flatten()
-        return bool(off.norm() <= tolerance * found[parameter][0].length())
+        off = found[parameter].weighted(weights) - gradient.flatten()
+        return bool(off.norm() <= tolerance * found[parameter].length())
 
     others = [q for q, gradient in zip(parameters, gradients, strict=True) if not right(q, gradient)]
     rest = iter(_one_by_one(model, x, others).split([q.numel() for q in others], -1) if others else ())
     skipped = set(others)
-    return shape, [_Piece(next(rest)) if q in skipped else found[q][0] for q in parameters]
+    return output.shape[1:], [_Piece(next(rest)) if q in skipped else found[q] for q in parameters]
 
 
-def _layer_pieces(
-    layer: nn.Module, inputs: torch.Tensor, signals: torch.Tensor
-) -> Iterator[tuple[torch.Tensor, _Piece]]:
-    """A layer's parameters with their tangents, from its inputs (N, ...) and back-signals (N, V, ...)."""
-    if isinstance(layer, nn.Linear):
-        if inputs.ndim == 2:
-            yield layer.weight, _Piece(signals, inputs)
-        else:
-            products = torch.einsum("nvto,nti->nvoi", signals.flatten(2, -2), inputs.flatten(1, -2))
-            yield layer.weight, _Piece(products.flatten(2))
-        if layer.bias is not None:
-            yield layer.bias, _Piece(signals.flatten(2, -2).sum(2) if signals.ndim > 3 else signals)
-    elif isinstance(layer, nn.Conv2d) and layer.groups == 1 and not isinstance(layer.padding, str) and inputs.ndim == 4:
-        patches = nn.functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        flat = signals.flatten(3)  # (N, V, out, places)
-        yield layer.weight, _Piece((flat.flatten(1, 2) @ patches.mT).view(*flat.shape[:2], -1))
-        if layer.bias is not None:
-            yield layer.bias, _Piece(flat.sum(3))
+def _of_layers(calls: Sequence[_Call], z: torch.Tensor) -> dict[torch.Tensor, _Piece]:
+    """Tangents of the parameters of layers that factor."""
+    uses = _uses(z)
+    calls = [call for call in calls if call.factors(uses, z.dtype)]
+    matrices = [call.matrix() for call in calls]
+    found: dict[torch.Tensor, _Piece] = {}
+    for call, matrix in zip(calls, matrices, strict=True):
+        weight, bias = call.layer.weight, call.layer.bias
+        size = len(weight) if matrix is None else weight.numel()
+        found[weight] = _Piece(z.new_zeros(*z.shape, size), call.inputs if matrix is None else None)
+        if bias is not None:
+            found[bias] = _Piece(z.new_zeros(*z.shape, len(bias)))
+    for v in range(z.shape[1] if calls else 0):
+        signals = _gradients(z[:, v].sum(), [call.edge for call in calls])
+        for call, matrix, signal in zip(calls, matrices, signals, strict=True):
+            if signal is None:
+                continue
+            signal = call.by_place(signal)
+            found[call.layer.weight].signals[:, v] = signal if matrix is None else (signal @ matrix).flatten(1)
+            if call.layer.bias is not None:
+                found[call.layer.bias].signals[:, v] = signal if matrix is None else signal.sum(2)
+    return found
+
+
+def _uses(z: torch.Tensor) -> dict[torch.Tensor, int]:
+    """How often the graph of ``z`` reads each parameter."""
+    counts: Counter[torch.Tensor] = Counter()
+    seen, waiting = {z.grad_fn}, [z.grad_fn]
+    while waiting:
+        for node, _ in getattr(waiting.pop(), "next_functions", ()):
+            if hasattr(node, "variable"):
+                counts[node.variable] += 1
+            elif node is not None and node not in seen:
+                seen.add(node)
+                waiting.append(node)
+    return counts
 
 
 def _one_by_one(model: nn.Module, x: torch.Tensor, parameters: Sequence[nn.Parameter]) -> torch.Tensor:
@@ -378,6 +432,10 @@ def _one_by_one(model: nn.Module, x: torch.Tensor, parameters: Sequence[nn.Param
 
 def _gradients(of: torch.Tensor, to: Sequence[Any]) -> tuple[torch.Tensor | None, ...]:
     return torch.autograd.grad(of, to, retain_graph=True, allow_unused=True)
+
+
+def _parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return x.split(max(1, min(_TOGETHER, _NUMBERS // max(1, x[0].numel()))))
 
 
 def _check_batch(x: torch.Tensor) -> None:

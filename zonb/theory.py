@@ -528,19 +528,20 @@ def _spectrum(K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _powers(bases: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    return bases ** steps.double().unsqueeze(1)
+    return bases ** steps.unsqueeze(1)
 
 
 def _power_sums(bases: torch.Tensor, weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """The sums of ``weights * bases**t``: with t = 256 q + r one matrix product over the q and r that occur."""
-    q, row = torch.unique_consecutive(steps // 256, return_inverse=True)
-    r, column = torch.unique(steps % 256, return_inverse=True)
-    return ((_powers(bases, 256 * q) * weights) @ _powers(bases, r).T)[row, column]
+    """The sums of ``weights * bases**t``: with t = 256 q + r one matrix product over the q that occur and all r."""
+    bases, weights = bases[weights != 0], weights[weights != 0]  # where infinity times zero is zero
+    q, row = torch.unique(steps // 256, return_inverse=True)
+    r = torch.arange(256, dtype=torch.float64)
+    return ((_powers(bases, 256 * q) * weights) @ _powers(bases, r).T)[row, (steps % 256).long()]
 
 
 def _checked(steps: Sequence[int] | torch.Tensor) -> torch.Tensor:
-    steps = torch.as_tensor(steps)
-    if steps.ndim != 1 or len(steps) == 0 or (steps < 0).any():
+    steps = torch.as_tensor(steps).double()
+    if steps.ndim != 1 or len(steps) == 0 or not ((steps >= 0) & (steps.frac() == 0)).all():
         raise ValueError("steps must be a list of whole numbers of at least 0, not empty")
     return steps
 
