@@ -126,7 +126,7 @@ def methods(batch: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
