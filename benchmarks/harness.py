@@ -1,5 +1,6 @@
 """What the benchmarks share: alternating timings, peak memory in fresh processes, a table that names the machine."""
 
+import argparse
 import ctypes
 import json
 import os
@@ -18,6 +19,14 @@ from typing import Any
 _TURN = 0.1  # seconds that a turn lasts at least
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "_build" / "benchmarks"
+
+
+def parser(repeats: int) -> argparse.ArgumentParser:
+    """What every benchmark can be told; with ``--memory`` it is a process of `peak_memory`."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--repeats", type=int, default=repeats)
+    options.add_argument("--memory", help=argparse.SUPPRESS)
+    return options
 
 
 def alternate(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -65,6 +74,18 @@ def extra_memory(do: Callable[[], Any]) -> float:
     return (read("VmHWM") - before) / 1024
 
 
+def table(
+    seconds: dict[str, list[float]], memory: Callable[[str], float | None], columns: dict[str, Callable[[str], str]]
+) -> list[dict[str, Any]]:
+    """A row for each way: its time, the columns made from its name, and its memory."""
+    rows = []
+    for name, times in seconds.items():
+        row = {"way": name, "time": spread(times), **{head: text(name) for head, text in columns.items()}}
+        needed = memory(name)
+        rows.append({**row, "extra memory, MiB": None if needed is None else f"{needed:.1f}"})
+    return rows
+
+
 def publish(
     name: str,
     title: str,
@@ -72,8 +93,12 @@ def publish(
     notes: Sequence[str],
     *,
     versions: dict[str, str] | None = None,
+    figure: dict[str, str] | None = None,
 ) -> None:
-    """Print the rows as a table, and keep them with machine, versions and date in ``_build/benchmarks``."""
+    """Print the rows as a table, and keep them with machine, versions and date in ``_build/benchmarks``.
+
+    A ``figure`` is the caption and the alt text of the picture ``name.svg`` beside it.
+    """
     about = {
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": {package: version(package) for package in ("torch", "numpy", "numba")} | (versions or {}),
@@ -82,7 +107,7 @@ def publish(
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     part = RESULTS / f"{name}.json.part"
-    part.write_text(json.dumps({"title": title, "rows": rows, "notes": notes, **about}, indent=1))
+    part.write_text(json.dumps({"title": title, "rows": rows, "notes": notes, "figure": figure, **about}, indent=1))
     part.replace(RESULTS / f"{name}.json")
     print(f"\n{title}\n{about['machine']}, torch {about['versions']['torch']}, {about['date']}\n")
     columns = list(rows[0])

@@ -5,8 +5,6 @@ Beside the plain loops that paper B's figures were made with, written from their
 10,000 draws, stacked and averaged; outputs stepped 16,000 times in function space. Results are seen to agree first.
 """
 
-import argparse
-
 import harness
 import torch
 
@@ -62,9 +60,7 @@ def curves() -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser = harness.parser(repeats=5)
     options = parser.parse_args()
     works = {"nzk": estimates(), "function_space": curves()}
     if options.memory:
@@ -82,12 +78,8 @@ def main() -> None:
     for key, work in works.items():
         seconds = harness.alternate(work, options.repeats)
         ours = seconds[next(iter(work))]
-        rows = []
-        for name in work:
-            memory = harness.peak_memory(__file__, name)
-            times = f"{harness.ratio(seconds[name], ours):.1f} times"
-            rows.append({"way": name, "time": harness.spread(seconds[name]), "of zonb's": times})
-            rows[-1]["extra memory, MiB"] = None if memory is None else f"{memory:.1f}"
+        columns = {"of zonb's": lambda name, all=seconds, ours=ours: f"{harness.ratio(all[name], ours):.1f} times"}
+        rows = harness.table(seconds, lambda name: harness.peak_memory(__file__, name), columns)
         harness.publish(key, titles[key], rows, notes[key])
 
 

@@ -1,14 +1,14 @@
 """A zeroth-order step of the LeNet on 64 images with P = 125 directions, beside its 250 forward passes and other ways.
 
 Usage: python benchmarks/zo_lenet.py [--repeats N]
-Every way is seen to take the same step along given directions, or to restore the parameters, before it is timed.
+Every way is seen to take the same step along the same directions before it is timed.
 """
 
-import argparse
 import copy
 
 import harness
 import torch
+from published import four_draws
 from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -46,27 +46,6 @@ def in_place(model, closure, U: torch.Tensor) -> None:
     vector_to_parameters(theta - LR / len(U) * torch.stack(slopes) @ U, model.parameters())
 
 
-def four_draws(model, closure, seeds) -> None:
-    """Perturb by +mu, -2 mu, +mu, and update: each direction is drawn four times (Malladi et al. 2023)."""
-
-    def move(seed: int, scale: float) -> None:
-        torch.manual_seed(seed)
-        for parameter in model.parameters():
-            z = torch.normal(mean=0, std=1, size=parameter.shape)
-            parameter.data = parameter.data + scale * z
-
-    slopes = {}
-    for seed in seeds:
-        move(seed, MU)
-        plus = closure().item()
-        move(seed, -2 * MU)
-        minus = closure().item()
-        move(seed, MU)
-        slopes[seed] = (plus - minus) / (2 * MU)
-    for seed, slope in slopes.items():
-        move(seed, -LR / P * slope)
-
-
 def batched(model, x, y, U: torch.Tensor) -> None:
     """All directions at once by vmap."""
     theta = parameters_to_vector(model.parameters())
@@ -102,7 +81,7 @@ def ways() -> dict:
 
     def four():
         first = next(seeds)
-        four_draws(model, closure, range(first, first + P))
+        four_draws(model, closure, range(first, first + P), lr=LR, mu=MU)
 
     work = {
         "250 forward passes": forward,
@@ -118,36 +97,44 @@ def ways() -> dict:
 
 @torch.no_grad()
 def agree() -> None:
+    """In double precision: in single, rounding during the published walk over the parameters shows."""
     model, x, y = setting()
-    U = torch.zeros(P, sum(q.numel() for q in model.parameters()))
+    model, x = model.double(), x.double()
+    U = torch.zeros(P, sum(q.numel() for q in model.parameters()), dtype=torch.float64)
     numbers = {name: k for k, name in enumerate(sorted(name for name, _ in model.named_parameters()))}
     stream = Stream(directions.gaussian, 0, 0)
     for p, row in enumerate(U):
         pieces = row.split([q.numel() for q in model.parameters()])
         for (name, _), piece in zip(model.named_parameters(), pieces, strict=True):
             stream.add(piece, piece, [1.0], first=p, parameter=numbers[name])
-    ends = []
-    for way in ("zonb", "in place", "vmap"):
+    drawn = torch.empty_like(U)
+    for seed, row in enumerate(drawn):
+        torch.manual_seed(seed)
+        row.copy_(
+            parameters_to_vector(torch.normal(mean=0, std=1, size=q.shape, dtype=q.dtype) for q in model.parameters())
+        )
+
+    def moved(step) -> torch.Tensor:
         net = copy.deepcopy(model)
+        step(net, lambda: cross_entropy(net(x), y))
+        return parameters_to_vector(net.parameters()) - parameters_to_vector(model.parameters())
 
-        def closure(net=net):
-            return cross_entropy(net(x), y)
+    def zonb(net, closure):
+        ZOSGD(net.named_parameters(), LR, mu=MU, P=P).step(closure)
 
-        if way == "zonb":
-            ZOSGD(net.named_parameters(), LR, mu=MU, P=P).step(closure)
-        elif way == "in place":
-            in_place(net, closure, U)
-        else:
-            batched(net, x, y, U)
-        ends.append(parameters_to_vector(net.parameters()) - parameters_to_vector(model.parameters()))
-    for end in ends[1:]:
-        assert (end - ends[0]).norm() < 1e-2 * ends[0].norm(), (end - ends[0]).norm() / ends[0].norm()
+    plain, other = (moved(lambda net, closure, V=V: in_place(net, closure, V)) for V in (U, drawn))
+    same = {
+        "zonb": (moved(zonb), plain),
+        "vmap": (moved(lambda net, closure: batched(net, x, y, U)), plain),
+        "published": (moved(lambda net, closure: four_draws(net, closure, range(P), lr=LR, mu=MU)), other),
+    }
+    for name, (step, expected) in same.items():
+        assert (step - expected).norm() < 1e-6 * expected.norm(), name
+    assert (plain - other).norm() > 0.1 * plain.norm(), "the check cannot tell directions apart"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser = harness.parser(repeats=7)
     options = parser.parse_args()
     work = ways()
     if options.memory:
@@ -155,19 +142,12 @@ def main() -> None:
         return
     agree()
     seconds = harness.alternate(work, options.repeats)
-    rows = []
-    for name in work:
-        memory = harness.peak_memory(__file__, name)
-        published = harness.ratio(seconds["published: each direction drawn four times"], seconds[name])
-        rows.append(
-            {
-                "way": name,
-                "time": harness.spread(seconds[name]),
-                "of its forward passes": f"{harness.ratio(seconds[name], seconds['250 forward passes']):.2f}",
-                "published takes": f"{published:.2f} times as long",
-                "extra memory, MiB": None if memory is None else f"{memory:.1f}",
-            }
-        )
+    published, passes = seconds["published: each direction drawn four times"], seconds["250 forward passes"]
+    columns = {
+        "of its forward passes": lambda name: f"{harness.ratio(seconds[name], passes):.2f}",
+        "published takes": lambda name: f"{harness.ratio(published, seconds[name]):.2f} times as long",
+    }
+    rows = harness.table(seconds, lambda name: harness.peak_memory(__file__, name), columns)
     notes = [
         "Batch of 64 MNIST images, two-sided differences, float32. The second row is the floor of any way that leaves",
         "the stored parameters alone and knows no more of the model than its operations.",

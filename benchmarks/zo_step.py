@@ -5,12 +5,12 @@ The architecture is SmolLM2-135M's with random weights: times do not depend on t
 of 32 tokens unless said otherwise; the more tokens, the smaller the share of everything that is not a forward pass.
 """
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import harness
 import torch
+from published import four_draws
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from zonb import directions
@@ -32,28 +32,6 @@ def model() -> LlamaForCausalLM:
         tie_word_embeddings=True,
     )
     return LlamaForCausalLM(config).eval()
-
-
-def published_step(network: torch.nn.Module, closure, lr: float, seed: int) -> None:
-    """Perturb in place by +mu, by -2 mu, by +mu and update: the direction is drawn four times (Malladi et al. 2023)."""
-
-    def move(scale: float) -> None:
-        torch.manual_seed(seed)
-        for parameter in network.parameters():
-            z = torch.normal(mean=0, std=1, size=parameter.shape, dtype=parameter.dtype)
-            parameter.data = parameter.data + scale * MU * z
-
-    with torch.no_grad():
-        move(1)
-        plus = closure().item()
-        move(-2)
-        minus = closure().item()
-        move(1)
-        slope = (plus - minus) / (2 * MU)
-        torch.manual_seed(seed)
-        for parameter in network.parameters():
-            z = torch.normal(mean=0, std=1, size=parameter.shape, dtype=parameter.dtype)
-            parameter.data = parameter.data - lr * slope * z
 
 
 def agree(network: torch.nn.Module, closure) -> None:
@@ -118,17 +96,15 @@ def methods(batch: int):
         "ZOSGD, P = 1, Gaussian": (zo(directions.gaussian), 1),
         "ZOSGD, P = 10, Rademacher": (zo(directions.rademacher, 10), 10),
         "ZOSGD, P = 10, Gaussian": (zo(directions.gaussian, 10), 10),
-        "published, P = 1, Gaussian": (lambda: published_step(network, closure, 1e-7, next(seeds)), 1),
+        "published, P = 1, Gaussian": (lambda: four_draws(network, closure, [next(seeds)], lr=1e-7, mu=MU), 1),
         "SGD by backpropagation": (backward, 1),
     }
     return network, closure, work
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = harness.parser(repeats=3)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     network, closure, work = methods(options.batch)
     if options.memory:
@@ -137,18 +113,14 @@ def main() -> None:
     agree(network, closure)
     seconds = harness.alternate({name: do for name, (do, _) in work.items()}, options.repeats)
     passes, published = seconds["two forward passes"], seconds["published, P = 1, Gaussian"]
-    rows = []
-    for name, (_, P) in work.items():
-        memory = harness.peak_memory(__file__, name, "--batch", str(options.batch))
-        rows.append(
-            {
-                "step": name,
-                "time": harness.spread(seconds[name]),
-                "of its 2P forward passes": f"{harness.ratio(seconds[name], passes) / P:.2f}",
-                "published takes": f"{P * harness.ratio(published, seconds[name]):.1f} times as long",
-                "extra memory, MiB": None if memory is None else round(memory),
-            }
-        )
+    steps = {name: P for name, (_, P) in work.items()}
+    columns = {
+        "of its 2P forward passes": lambda name: f"{harness.ratio(seconds[name], passes) / steps[name]:.2f}",
+        "published takes": lambda name: f"{steps[name] * harness.ratio(published, seconds[name]):.1f} times as long",
+    }
+    rows = harness.table(
+        seconds, lambda name: harness.peak_memory(__file__, name, "--batch", str(options.batch)), columns
+    )
     count = sum(parameter.numel() for parameter in network.parameters())
     largest = max(parameter.nbytes for parameter in network.parameters()) / 2**20
     title = f"Zeroth-order step, {count / 1e6:.1f} M parameters, {options.batch} x {LENGTH} tokens, float32"

@@ -54,6 +54,13 @@ def test_ways_to_the_kernel_agree():
     assert not torch.allclose(entk.contraction(x).transpose(2, 3), expected, rtol=1e-4, atol=1e-5)  # o and u told apart
 
 
+def test_ways_to_projections_have_the_error_of_the_law(monkeypatch):
+    monkeypatch.setattr(entk, "P", 200)
+    entk.agree(entk.projected_ways())
+    with pytest.raises(AssertionError, match="half as many"):
+        entk.agree({"half as many": lambda: entk.projected_ways()["zonb, Gaussian"]()[:40]})
+
+
 def test_ways_to_a_step_agree():
     zo_lenet.agree()
 

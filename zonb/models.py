@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from zonb import data, directions
 
-# What the weights follow from, besides the settings: a trained network is kept under a key of these files.
 Model = TypeVar("Model", bound=nn.Module)
+# What the weights follow from, besides the settings: a trained network is kept under a key of these files.
 _SOURCES = (__file__, data.__file__, directions.__file__)
 
 

@@ -498,11 +498,10 @@ def benchmarks_page(folder: Path) -> str:
         rows = [list(found["rows"][0]), *([str(cell or "") for cell in row.values()] for row in found["rows"])]
         versions = ", ".join(f"{package} {number}" for package, number in found["versions"].items())
         text += f"\n## {found['title']}\n\n{table(rows, found['title'])}\n{' '.join(found['notes'])}\n\n"
-        if (folder / f"{name}.svg").is_file():
+        if figure := found.get("figure"):
             text += (
-                f"```{{figure}} figures/benchmark-{name}.svg\n:name: fig-benchmark-{name}\n"
-                ":alt: Time against size on log-log axes, a panel for each function; measured points and a line of the "
-                f"expected slope.\n\nThe same measurements: points, and lines of the expected slope.\n```\n\n"
+                f"```{{figure}} figures/benchmark-{name}.svg\n:name: fig-benchmark-{name}\n:alt: {figure['alt']}\n\n"
+                f"{figure['caption']}\n```\n\n"
             )
         text += f"{found['machine']}, Python {found['python']}, {versions}; {found['date']}.\n"
     return text
