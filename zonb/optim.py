@@ -2,8 +2,8 @@ r"""Zeroth-order stochastic gradient descent as a torch optimiser, in the memory
 
 A step evaluates the loss at :math:`\theta\pm\mu u_p` for P directions and never at a stored copy: while the model runs,
 each operation that reads a parameter is handed its perturbed values, made for that operation in a place that the next
-one uses again. The stored parameters change in the update alone, so that nothing drifts and a step that fails before it
-leaves no trace.
+one uses again; a linear layer is given some rows at a time, an embedding the rows it looks up. The stored parameters
+change in the update alone, so that nothing drifts and a step that fails before it leaves no trace.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from zonb import directions
 from zonb.directions import Law
-from zonb.streams import LAWS, Stream
+from zonb.streams import BLOCK, LAWS, Stream, visible
 from zonb.tangents import central_difference, default_mu, forward_difference
 
 # Questions about a tensor that do not read its values.
@@ -32,6 +32,9 @@ _METHODS = ("dim", "is_contiguous", "is_floating_point", "numel", "requires_grad
 _METADATA = {getattr(torch.Tensor, name).__get__ for name in (*_PROPERTIES, "shape")}
 _METADATA |= {getattr(torch.Tensor, name) for name in _METHODS} | {torch.is_floating_point, torch.numel}
 _SETTINGS = ("seed", "steps", "mu", "P", "two_sided", "moved", "updated", "_square")
+_NESTED = (list, tuple, dict)
+_SMALL = 1 << 20  # bytes
+_ROWS = 1 << 20  # entries of a weight that a linear layer reads at a time
 _LINE = 64  # bytes that processors and libraries like tensors to be aligned to
 
 
@@ -43,8 +46,9 @@ class ZOSGD(torch.optim.Optimizer):
         \quad\text{or}\quad \frac{L(\theta+\mu u_p)-L(\theta)}{\mu}\ \text{(one-sided)}
 
     Unbiased for the gradient of L up to :math:`O(\mu^2)` (one-sided: :math:`O(\mu)`), in every entry. Memory beyond
-    that of the closure's forward pass: the size of the largest parameter, or of the largest set of them that one
-    operation reads (of an embedding, the rows looked up). Directions follow from ``seed``, the number of the step and
+    that of the closure's forward pass: a few MiB where linear layers and embeddings read the large parameters, since
+    they are perturbed some rows at a time; otherwise the size of the largest set that another operation reads (or a
+    linear layer under autocast or with gradients enabled). Directions follow from ``seed``, the number of the step and
     of the direction (`zonb.streams`). They do not depend on threads, nor on how parameters are grouped if these are
     given by name (otherwise on their order), nor on any global random state, which is not touched.
 
@@ -142,7 +146,9 @@ class ZOSGD(torch.optim.Optimizer):
             rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
             pool = threads if torch.get_num_threads() > 1 else None
-            view = _Perturbed(stream, self._numbered, _Place(max(map(_room, self._parameters()))), pool)
+            # Between operations two would gain nothing: one of torch's own waits in a loop on the other core.
+            between = pool if torch.get_num_threads() > 2 else None
+            view = _Perturbed(stream, self._numbered, self._parameters(), between)
             slopes = torch.zeros(self.P, dtype=torch.float64)
             losses: list[float] = []
             resolution, base, state = 0.0, math.nan, torch.get_rng_state()
@@ -236,18 +242,24 @@ class ZOSGD(torch.optim.Optimizer):
 
     def _update(self, stream: Stream, slopes: torch.Tensor, pool: Executor | None) -> None:
         changed = total = 0
+        pieces: list[tuple[torch.Tensor, dict[str, Any]]] = []
         for group in self.param_groups:
             lr = float(group["lr"])
             factors = (-lr / self.P * slopes).tolist()
             keep = 1 - lr * group["weight_decay"]
             for parameter in group["params"]:
-                number = self._numbered[id(parameter)]
-                target = parameter.detach().contiguous()
-                changed += stream.add(target, target, factors, first=0, parameter=number, keep=keep, pool=pool)
-                if target.data_ptr() != parameter.data_ptr():
+                how = {"coefficients": factors, "first": 0, "parameter": self._numbered[id(parameter)], "keep": keep}
+                target = parameter.detach()
+                if target.is_contiguous():
+                    parts = target.view(-1).split(_ROWS)
+                    pieces += [(part, how | {"start": k * _ROWS}) for k, part in enumerate(parts)]
+                else:
+                    target = target.contiguous()
+                    changed += stream.add(target, target, **how, pool=pool)
                     parameter.copy_(target)
                 torch.autograd.graph.increment_version(parameter)
                 total += parameter.numel()
+        changed += sum((pool.map if pool else map)(lambda piece: stream.add(piece[0], piece[0], **piece[1]), pieces))
         self.updated = changed / total
 
     def _warn(self, drew: bool, read: int, resolution: float) -> None:
@@ -310,89 +322,170 @@ class ZOSGD(torch.optim.Optimizer):
 class _Perturbed(TorchFunctionMode):
     """While active, torch operations see parameters moved along a direction; the stored ones are not touched."""
 
-    def __init__(self, stream: Stream, numbered: dict[int, int], place: _Place, pool: Executor | None) -> None:
+    def __init__(
+        self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor], pool: Executor | None
+    ) -> None:
         super().__init__()
         self.stream, self.numbered, self.pool = stream, numbered, pool
-        self.place = place
+        self.small = _Small(stream, numbered, parameters)
+        self.place = _Place()
+        self.rows, self.turn = torch.empty(0, dtype=torch.bool), 0
         self.changed = self.entries = 0
         self.read: set[int] = set()
 
     def along(self, p: int, radius: float) -> _Perturbed:
         self.p, self.radius = p, radius
+        self.small.move(p, radius)
         return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        parameters = [] if func in _METADATA else self._among((*args, *kwargs.values()))
+        parameters = None if func in _METADATA else self._among((*args, *kwargs.values()))
         if not parameters:
             return func(*args, **kwargs)
-        self.read.update(map(id, parameters))
-        if (
-            func is torch.nn.functional.embedding
-            and parameters[0] is args[1]
-            and kwargs.get("max_norm") is None
-            and self.radius != 0
-        ):
-            rows, places = args[0].unique(return_inverse=True)
-            if rows.numel() and not 0 <= rows[0] <= rows[-1] < len(args[1]):
-                raise IndexError("index out of range in self")
-            table, changed = self.stream.add_to_rows(
-                args[1], rows, self.radius, first=self.p, parameter=self.numbered[id(args[1])]
-            )
-            self._count(changed, table)
-            return func(places, table)
-        moved = iter(self._moved(parameters))
+        self.read.update(parameters)
+        if func is torch.nn.functional.embedding and self._in_parts(args[1]) and kwargs.get("max_norm") is None:
+            return self._embedding(*args[:2])
+        if func is torch.nn.functional.linear and self._in_parts(args[1], args[0]):
+            return self._linear(*args, **kwargs)
+        moved = self._moved(parameters)
         args, kwargs = self._replaced((args, kwargs), moved)
         del moved  # so that no more than the operation holds the values
         return func(*args, **kwargs)
 
-    def _moved(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        values = self.place.like(parameters)
-        for out, base in zip(values, parameters, strict=True):
+    def _in_parts(self, weight: Any, x: torch.Tensor | None = None) -> bool:
+        """Whether an operation can be done with a part of its weight at a time."""
+        if id(weight) not in self.numbered or id(weight) in self.small.values or weight.ndim != 2:
+            return False
+        if x is None:
+            return self.radius != 0
+        plain = type(x) is torch.Tensor and x.dtype == weight.dtype and math.lcm(weight.shape[1], BLOCK) <= _ROWS
+        return plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+
+    def _embedding(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Of the rows looked up alone."""
+        rows, places = x.unique(return_inverse=True)
+        if rows.numel() and not 0 <= rows[0] <= rows[-1] < len(weight):
+            raise IndexError("index out of range in self")
+        table, changed = self.stream.add_to_rows(
+            weight, rows, self.radius, first=self.p, parameter=self.numbered[id(weight)]
+        )
+        self._count(changed, table)
+        return torch.nn.functional.embedding(places, table)
+
+    def _linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """By rows of the weight, as many as stay in the processor's cache until they are multiplied."""
+        size, width = weight.shape
+        if bias is not None:
+            bias = self._moved({id(bias): bias})[id(bias)] if id(bias) in self.numbered else bias
+        unit = math.lcm(width, BLOCK)  # entries after which a row begins, and random numbers made together
+        step = _ROWS // unit * unit // width
+        if (self.rows.dtype, self.rows.device) != (weight.dtype, weight.device):
+            self.rows = weight.new_empty(2 * _ROWS)
+        out = x.new_empty(*x.shape[:-1], size)
+        inputs, outputs = x.reshape(-1, width), out.view(-1, size)
+        for start in range(0, size, step):
+            base, part = weight.detach()[start : start + step], slice(start, start + step)
+            rows = base
+            if self.radius != 0:
+                self.turn = 1 - self.turn  # another core has just read the other half
+                rows = self.rows[self.turn * _ROWS :][: base.numel()].view_as(base)
+                how = {"first": self.p, "parameter": self.numbered[id(weight)], "start": start * width}
+                self._count(self.stream.add(rows, base, [self.radius], **how, pool=self.pool), rows)
+            if bias is None:
+                torch.mm(inputs, rows.T, out=outputs[:, part])
+            else:
+                torch.addmm(bias[part], inputs, rows.T, out=outputs[:, part])
+        return out
+
+    def _moved(self, parameters: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+        moved = {}
+        for key in parameters:
+            value = self.small.values.get(key)
+            if value is not None:
+                moved[key] = value
+                self._count(self.small.changed[key], value)
+        large = [parameter for key, parameter in parameters.items() if key not in moved]
+        for base, out in zip(large, self.place.like(large) if large else (), strict=True):
+            moved[id(base)] = out
             if self.radius == 0:  # the stored values, safe from operations in place
                 out.copy_(base.detach())
             else:
                 number = self.numbered[id(base)]
                 changed = self.stream.add(out, base, [self.radius], first=self.p, parameter=number, pool=self.pool)
                 self._count(changed, out)
-        return values
+        return moved
 
-    def _among(self, values: Iterable[Any]) -> list[torch.Tensor]:
-        """The optimiser's parameters in nested arguments, in order."""
-        found = []
+    def _among(self, values: Iterable[Any]) -> dict[int, torch.Tensor]:
+        """The optimiser's parameters in nested arguments."""
+        found = {}
         for value in values:
             if id(value) in self.numbered:
-                found.append(value)
-            elif isinstance(value, (list, tuple)):
-                found += self._among(value)
-            elif isinstance(value, dict):
-                found += self._among(value.values())
+                found[id(value)] = value
+            elif isinstance(value, _NESTED):
+                found |= self._among(value.values() if isinstance(value, dict) else value)
         return found
 
-    def _replaced(self, value: Any, moved: Iterator[torch.Tensor]) -> Any:
-        if id(value) in self.numbered:
-            return next(moved)
-        if isinstance(value, dict):
-            return {key: self._replaced(item, moved) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            items = [self._replaced(item, moved) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        return value
+    def _replaced(self, values: Iterable[Any], moved: dict[int, torch.Tensor]) -> Iterator[Any]:
+        for value in values:
+            if id(value) in moved:
+                yield moved[id(value)]
+            elif not isinstance(value, _NESTED):
+                yield value
+            elif isinstance(value, dict):
+                yield dict(zip(value, self._replaced(value.values(), moved), strict=True))
+            else:
+                items = self._replaced(value, moved)
+                yield type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
     def _count(self, changed: int, moved: torch.Tensor) -> None:
-        self.changed += changed
-        self.entries += moved.numel()
+        if self.radius != 0:
+            self.changed += changed
+            self.entries += moved.numel()
+
+
+class _Small:
+    """Small parameters of one type, at most a MiB in all, moved together before the model runs.
+
+    A call for each would cost more than what it does.
+    """
+
+    def __init__(self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor]) -> None:
+        self.stream = stream
+        self.members: list[torch.Tensor] = []
+        room = _SMALL
+        for parameter in parameters:
+            same = not self.members or parameter.dtype == self.members[0].dtype
+            if visible(parameter) and same and parameter.nbytes <= room:
+                self.members.append(parameter)
+                room -= parameter.nbytes
+        self.sizes = [parameter.numel() for parameter in self.members]
+        self.numbers = [numbered[id(parameter)] for parameter in self.members]
+        self.base = torch.cat([parameter.detach().reshape(-1) for parameter in self.members] or [torch.empty(0)])
+        self.out = torch.empty_like(self.base)
+        pieces = zip(self.members, self.out.split(self.sizes), strict=True)
+        self.values = {id(parameter): piece.view(parameter.shape) for parameter, piece in pieces}
+        self.changed: dict[int, int] = {}
+
+    def move(self, p: int, radius: float) -> None:
+        """Fill ``values`` along direction p; ``changed`` entries of each differ from the stored ones."""
+        if radius == 0:
+            self.out.copy_(self.base)
+            self.changed = dict.fromkeys(self.values, 0)
+            return
+        counts = self.stream.add_to_each(self.out, self.base, self.sizes, radius, first=p, parameters=self.numbers)
+        self.changed = dict(zip(self.values, counts, strict=True))
 
 
 class _Place:
-    """Memory of the largest parameter's size, in which the values for one operation follow those for the one before.
+    """Memory in which the values for one operation follow those for the one before, as large as the largest need.
 
     Fresh pages cost more than the directions, and so does writing to what another core has just read. Numpy's views
     tell who still uses a piece: if an operation's result does (a transposed weight), another place is taken.
     """
 
-    def __init__(self, size: int) -> None:
-        self.memory, self.end = _aligned(size), 0
+    def __init__(self) -> None:
+        self.memory, self.end = _aligned(0), 0
         self.lent: Callable[[], np.ndarray | None] = lambda: None
 
     def like(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

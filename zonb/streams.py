@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ class Stream:
         *,
         first: int,
         parameter: int,
+        start: int = 0,
         keep: float = 1.0,
         pool: Executor | None = None,
     ) -> int:
@@ -82,24 +84,55 @@ class Stream:
             coefficients: :math:`c_i`, one for each direction from number ``first`` on.
             first: number of the first direction.
             parameter: number of the parameter tensor.
+            start: entry of the parameter that ``base`` begins with, a multiple of `BLOCK`.
             keep: factor on the parameter.
             pool: threads that share the work.
 
         Returns:
             How many entries of ``out`` differ from ``base`` as it was.
         """
-        flat, source = out.detach().view(-1), base.detach().reshape(-1)
-        if _visible(flat) and _visible(source):
-            return self._add(flat.numpy(), source.numpy(), 0, coefficients, first, parameter, keep, pool)
+        if visible(out) and visible(base):
+            flat, source = out.detach().numpy().reshape(-1), base.detach().numpy().reshape(-1)
+            return self._add(flat, source, start, coefficients, first, parameter, keep, pool)
+        place, values = out.detach().view(-1), base.detach().reshape(-1)
         changed = 0
-        for start in range(0, flat.numel(), _STAGE):
-            piece = source[start : start + _STAGE]
+        for begin in range(0, place.numel(), _STAGE):
+            piece = values[begin : begin + _STAGE]
             stage = piece.to("cpu", torch.float32, copy=True)
-            self._add(stage.numpy(), stage.numpy(), start, coefficients, first, parameter, keep, pool)
+            self._add(stage.numpy(), stage.numpy(), start + begin, coefficients, first, parameter, keep, pool)
             rounded = stage.to(piece.dtype).to(piece.device)
             changed += int((rounded != piece).sum())
-            flat[start : start + _STAGE] = rounded
+            place[begin : begin + _STAGE] = rounded
         return changed
+
+    def add_to_each(
+        self,
+        out: torch.Tensor,
+        base: torch.Tensor,
+        sizes: Sequence[int],
+        coefficient: float,
+        *,
+        first: int,
+        parameters: Sequence[int],
+    ) -> list[int]:
+        """Several parameters laid end to end, each as `add` makes it, in one call; and how many entries changed.
+
+        Args:
+            out: where to write, (sum of ``sizes``,), float32 or float64 on the CPU, of the type of ``base``.
+            base: the parameters' values in the same places.
+            sizes: entries of each parameter.
+            coefficient, first: as in `add`, for one direction.
+            parameters: number of each parameter tensor.
+
+        Returns:
+            For each parameter, how many entries differ from ``base``.
+        """
+        flat = out.numpy()
+        factors = np.array([coefficient], dtype=flat.dtype)
+        signs, low, high, _, step, first = self._words(first, 0)
+        numbers = np.array(parameters)
+        changed = _add_each(flat, base.numpy(), np.array(sizes), factors, numbers, signs, low, high, step, first)
+        return changed.tolist()
 
     def add_to_rows(
         self, table: torch.Tensor, rows: torch.Tensor, coefficient: float, *, first: int, parameter: int
@@ -115,7 +148,7 @@ class Stream:
             The rows, (len(rows), width).
         """
         base = table.detach()[rows]
-        stage = base if _visible(base) else base.to("cpu", torch.float32)
+        stage = base if visible(base) else base.to("cpu", torch.float32)
         out = torch.empty_like(stage)
         _add_rows(
             out.numpy(),
@@ -133,9 +166,12 @@ class Stream:
         words = self._words(first, parameter)
         return math.fsum(_square_norm(start, min(start + _SPAN, size), *words) for start in spans)
 
-    def _words(self, first: int, parameter: int) -> tuple[bool, np.uint32, np.uint32, np.uint32, np.uint32, np.uint32]:
-        low, high = self.seed & 0xFFFFFFFF, self.seed >> 32
-        return self.law == directions.rademacher, u32(low), u32(high), u32(parameter), u32(self.step), u32(first)
+    def _words(self, first: int, parameter: int) -> tuple[bool, int, int, int, int, int]:
+        return *self._key, int(parameter), self.step, int(first)
+
+    @cached_property
+    def _key(self) -> tuple[bool, int, int]:
+        return self.law == directions.rademacher, self.seed & 0xFFFFFFFF, self.seed >> 32
 
     def _add(
         self,
@@ -164,7 +200,8 @@ class Stream:
         return piece(0) + sum(other.result() for other in others)
 
 
-def _visible(tensor: torch.Tensor) -> bool:
+def visible(tensor: torch.Tensor) -> bool:
+    """Whether numpy sees the tensor's memory as it is."""
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
 
 
@@ -249,7 +286,7 @@ def _add(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first
     for start in range(0, len(out), BLOCK):
         size = min(BLOCK, len(out) - start)
         for i in range(len(factors)):
-            _block(u, bits, (offset + start) // BLOCK, signs, k0, k1, parameter, step, u32(first + u32(i)))
+            _block(u, bits, (offset + start) // BLOCK, signs, k0, k1, parameter, step, first + i)
             factor = factors[i]
             if i == 0:
                 for k in range(BLOCK):
@@ -264,6 +301,17 @@ def _add(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first
             count += i32(value != before[k])
             after[k] = value
         changed += count
+    return changed
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_each(out, base, sizes, factors, numbers, signs, k0, k1, step, first):
+    changed = np.empty(len(sizes), np.int64)
+    start, keep = 0, factors.dtype.type(1)
+    for i in range(len(sizes)):
+        stop = start + sizes[i]
+        changed[i] = _add(out[start:stop], base[start:stop], 0, factors, keep, signs, k0, k1, numbers[i], step, first)
+        start = stop
     return changed
 
 
