@@ -160,7 +160,6 @@ class Worker:
 def main() -> None:
     parser = harness.parser(repeats=7)
     parser.add_argument("--jax")
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--inputs", type=int, default=10, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="There is a performance drop")

@@ -47,9 +47,10 @@ def test_projections_and_prefixes_equal_the_direct_kernel(law):
     Y = K.project(both, law, P, generator=D.generator(5), chunk=P)
     us = law.sample(P, d, generator=D.generator(5), dtype=torch.float64)
     torch.testing.assert_close(Y, torch.einsum("nvd,pd->pnv", both, us))
-    prefixes = K.prefix_kernels(Y[:, 0], Y[:, 1], [1, 4, 6])
-    for kernel, at in zip(prefixes, [1, 4, 6], strict=True):
-        torch.testing.assert_close(kernel, reference.projected_entk(both[0], both[1], us[:at]))
+    for numbers in ([1, 4, 6], [1, 2, 3, 4]):
+        prefixes = K.prefix_kernels(Y[:, 0], Y[:, 1], numbers)
+        for kernel, at in zip(prefixes, numbers, strict=True):
+            torch.testing.assert_close(kernel, reference.projected_entk(both[0], both[1], us[:at]))
 
 
 def test_chunks_change_the_memory_and_not_the_law():

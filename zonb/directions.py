@@ -103,11 +103,15 @@ class Pair:
         >>> [tuple(rows.shape) for rows in Pair(law=gaussian).sample(2, 3, generator=generator(0))]
         [(2, 3), (2, 3)]
         """
-        u = mixed = self.law.sample(M, d, generator=generator, dtype=dtype)
-        if self.shared < 1:
-            v = self.law.sample(M, d, generator=generator, dtype=dtype)
-            mixed = self.shared * u + math.sqrt(1 - self.shared**2) * v
-        return self.mean_zeta + self.sigma_zeta * mixed, self.mean_z + self.sigma_z * u
+        u = self.law.sample(M, d, generator=generator, dtype=dtype)
+        zeta = u.clone() if self.shared == 1 else self.law.sample(M, d, generator=generator, dtype=dtype)
+        if 0 < self.shared < 1:
+            zeta = self.shared * u + math.sqrt(1 - self.shared**2) * zeta
+        return _scaled(zeta, self.mean_zeta, self.sigma_zeta), _scaled(u, self.mean_z, self.sigma_z)
+
+
+def _scaled(u: torch.Tensor, mean: float, sigma: float) -> torch.Tensor:
+    return u if (mean, sigma) == (0, 1) else mean + sigma * u
 
 
 def generator(seed: int, *path: int) -> torch.Generator:

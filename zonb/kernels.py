@@ -118,9 +118,13 @@ def prefix_kernels(Y_o: torch.Tensor, Y_u: torch.Tensor, at: Sequence[int]) -> t
     bounds = [0, *at]
     if len(at) == 0 or any(a >= b for a, b in pairwise(bounds)) or at[-1] > len(Y_o):
         raise ValueError(f"at={list(at)} must increase and stay within 1..{len(Y_o)}, the number of projections")
-    sums = [torch.einsum("p...i,p...j->...ij", Y_o[start:stop], Y_u[start:stop]) for start, stop in pairwise(bounds)]
-    counts = torch.tensor(at, dtype=Y_o.dtype).view(-1, *[1] * sums[0].ndim)
-    return torch.stack(sums).cumsum(0) / counts
+    if len(at) == at[-1]:  # at every number up to the last, a call for each would cost more than what it does
+        sums = Y_o[: len(at)].unsqueeze(-1) * Y_u[: len(at)].unsqueeze(-2)
+    else:
+        parts = pairwise(bounds)
+        sums = torch.stack([torch.einsum("p...i,p...j->...ij", Y_o[p:q], Y_u[p:q]) for p, q in parts])
+    counts = torch.tensor(at, dtype=Y_o.dtype).view(-1, *[1] * (sums.ndim - 1))
+    return sums.cumsum_(0).div_(counts)
 
 
 def nzk(X: torch.Tensor, zeta: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
