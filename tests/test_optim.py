@@ -204,15 +204,28 @@ def test_a_layer_taken_by_rows_equals_the_whole(monkeypatch, shape, bias, two_si
 
         def closure(name=name, context=context):
             with context():
+                seen[name].append(nn.functional.linear(x, bias=layer.bias, **{"weight": layer.weight}).detach())
                 seen[name].append(layer(x).detach())
             return 0.0
 
         ZOSGD(layer.named_parameters(), 0.0, mu=0.1, two_sided=two_sided).step(closure)
-    assert len(seen["by rows"]) == 2
+    assert len(seen["by rows"]) == 4
     for rows, whole in zip(*seen.values(), strict=True):
         assert rows.shape == whole.shape == (*shape[:-1], 500)
         assert torch.allclose(rows, whole, rtol=1e-12, atol=1e-12)
     assert x.numel() == 0 or not torch.allclose(seen["by rows"][-1], layer(x))  # they are moved
+
+
+@pytest.mark.usefixtures("way")
+def test_a_parameter_that_a_layer_is_given_as_input_moves_too():
+    x, w = (torch.linspace(-1, 1, n, dtype=torch.float64).view(-1, 6).requires_grad_() for n in (12, 30))
+    seen = []
+    ZOSGD([x, w], 0.0, mu=0.1).step(lambda: seen.append(nn.functional.linear(x, w)) or 0.0)
+    u_x, u_w = torch.zeros_like(x), torch.zeros_like(w)
+    for number, u in enumerate((u_x, u_w)):
+        Stream(directions.gaussian, 0, 0).add(u, u, [1.0], first=0, parameter=number)
+    for sign, found in zip((1, -1), seen, strict=True):
+        assert torch.allclose(found, (x + 0.1 * sign * u_x) @ (w + 0.1 * sign * u_w).T, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("way")

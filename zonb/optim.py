@@ -344,26 +344,30 @@ class _Perturbed(TorchFunctionMode):
         if not parameters:
             return func(*args, **kwargs)
         self.read.update(parameters)
-        if func is torch.nn.functional.embedding and self._in_parts(args[1]) and kwargs.get("max_norm") is None:
-            return self._embedding(*args[:2])
-        if func is torch.nn.functional.linear and self._in_parts(args[1], args[0]):
-            return self._linear(*args, **kwargs)
+        if len(args) > 1 and self._is_large_matrix(args[1]):
+            if func is torch.nn.functional.embedding and kwargs.get("max_norm") is None:
+                return self._embedding(*args[:2])
+            if func is torch.nn.functional.linear and self._by_rows(*args, **kwargs):
+                return self._linear(*args, **kwargs)
         moved = self._moved(parameters)
         args, kwargs = self._replaced((args, kwargs), moved)
         del moved  # so that no more than the operation holds the values
         return func(*args, **kwargs)
 
-    def _in_parts(self, weight: Any, x: torch.Tensor | None = None) -> bool:
-        """Whether an operation can be done with a part of its weight at a time."""
-        if id(weight) not in self.numbered or id(weight) in self.small.values or weight.ndim != 2:
-            return False
-        if x is None:
-            return self.radius != 0
-        plain = type(x) is torch.Tensor and x.dtype == weight.dtype and math.lcm(weight.shape[1], BLOCK) <= _ROWS
-        return plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+    def _is_large_matrix(self, value: Any) -> bool:
+        return id(value) in self.numbered and id(value) not in self.small.values and value.ndim == 2
+
+    def _by_rows(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
+        """Whether a linear layer is a product of two matrices, plus one row, and nothing else."""
+        plain = type(x) is torch.Tensor and id(x) not in self.numbered and x.dtype == weight.dtype
+        plain &= bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype)
+        plain &= not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+        return plain and 0 < math.lcm(weight.shape[1], BLOCK) <= _ROWS
 
     def _embedding(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Of the rows looked up alone."""
+        if self.radius == 0:
+            return torch.nn.functional.embedding(x, weight.detach())
         rows, places = x.unique(return_inverse=True)
         if rows.numel() and not 0 <= rows[0] <= rows[-1] < len(weight):
             raise IndexError("index out of range in self")

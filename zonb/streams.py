@@ -84,7 +84,7 @@ class Stream:
             coefficients: :math:`c_i`, one for each direction from number ``first`` on.
             first: number of the first direction.
             parameter: number of the parameter tensor.
-            start: entry of the parameter that ``base`` begins with, a multiple of `BLOCK`.
+            start: entry of the parameter that ``base`` begins with, a multiple of ``BLOCK``.
             keep: factor on the parameter.
             pool: threads that share the work.
 
