@@ -216,6 +216,77 @@ def test_a_layer_taken_by_rows_equals_the_whole(monkeypatch, shape, bias, two_si
     assert x.numel() == 0 or not torch.allclose(seen["by rows"][-1], layer(x))  # they are moved
 
 
+def test_layers_by_rows_take_and_refuse_what_torch_does(monkeypatch):
+    monkeypatch.setattr(optim, "_SMALL", 0)
+    monkeypatch.setattr(optim, "_ROWS", 3 * 1024)
+    w, x = nn.Parameter(torch.randn(300, 24)), torch.randn(4, 24)
+
+    def seen(read):
+        found = []
+        ZOSGD([w], 0.0, mu=0.1).step(lambda: found.append(read()) or 0.0)
+        return found[0]
+
+    expected = seen(lambda: nn.functional.linear(x, w))
+    assert torch.allclose(seen(lambda: torch.func.vmap(lambda row: nn.functional.linear(row, w))(x)), expected)
+    nested = seen(lambda: nn.functional.linear(torch.nested.nested_tensor([x[:1], x[1:]]), w))
+    assert torch.allclose(torch.cat(nested.unbind()), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(seen(lambda: nn.functional.linear(x, w)).float(), expected, rtol=0.02, atol=0.05)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        tangent = torch.autograd.forward_ad.unpack_dual(seen(lambda: nn.functional.linear(dual, w))).tangent
+    assert torch.allclose(tangent, expected)
+    with pytest.raises(RuntimeError, match="shape"):
+        seen(lambda: nn.functional.linear(torch.randn(2, 48), w))
+
+
+@pytest.mark.parametrize("rows", [40, 300])
+def test_a_base_loss_is_computed_as_the_others_are(monkeypatch, rows):
+    monkeypatch.setattr(optim, "_SMALL", 0)
+    monkeypatch.setattr(optim, "_ROWS", 3 * 1024)
+    w, x = nn.Parameter(torch.randn(24, rows).T), torch.randn(9, 24)
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        ZOSGD([w], 0.0, mu=1e-30, two_sided=False).step(lambda: seen.append(nn.functional.linear(x, w)) or 0.0)
+    assert torch.equal(*seen)  # nothing moves by so little
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_default_types_and_inference_mode_do_not_matter(kind):
+    x, layer = torch.ones(2, 4), nn.Linear(4, 4)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(kind)
+        half = nn.Linear(4, 4)
+        optimizer = ZOSGD(half.parameters(), 1e-3, mu=0.1)
+        optimizer.step(lambda: half(x.to(kind)).float().sum())
+    finally:
+        torch.set_default_dtype(before)
+    assert optimizer.moved > 0.5
+
+    def closure():
+        with torch.inference_mode():
+            first = half(x.to(kind)).float()
+        return (half(x.to(kind)).float() - first.clone()).square().sum() + layer(x).sum()
+
+    ZOSGD([*half.parameters(), *layer.parameters()], 1e-3, mu=0.1).step(closure)
+
+
+def test_parameters_that_share_memory_take_turns():
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 2, 2):
+            torch.set_num_threads(count)
+            a = nn.Parameter(torch.linspace(-1, 1, 900_000))
+            b = nn.Parameter(a.data)
+            ZOSGD([a, b], 1e-2, mu=1e-2, P=4).step(lambda a=a, b=b: a[:7].square().sum() + b[5:9].sum())
+            results.append(a.detach())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
 @pytest.mark.usefixtures("way")
 def test_a_parameter_that_a_layer_is_given_as_input_moves_too():
     x, w = (torch.linspace(-1, 1, n, dtype=torch.float64).view(-1, 6).requires_grad_() for n in (12, 30))

@@ -48,7 +48,7 @@ class ZOSGD(torch.optim.Optimizer):
     Unbiased for the gradient of L up to :math:`O(\mu^2)` (one-sided: :math:`O(\mu)`), in every entry. Memory beyond
     that of the closure's forward pass: a few MiB where linear layers and embeddings read the large parameters, since
     they are perturbed some rows at a time; otherwise the size of the largest set that another operation reads (or a
-    linear layer under autocast or with gradients enabled). Directions follow from ``seed``, the number of the step and
+    linear layer with gradients enabled). Directions follow from ``seed``, the number of the step and
     of the direction (`zonb.streams`). They do not depend on threads, nor on how parameters are grouped if these are
     given by name (otherwise on their order), nor on any global random state, which is not touched.
 
@@ -145,7 +145,8 @@ class ZOSGD(torch.optim.Optimizer):
         if self.group is not None:
             rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            pool = threads if torch.get_num_threads() > 1 else None
+            # Other threads know nothing of this one's inference mode.
+            pool = threads if torch.get_num_threads() > 1 and not torch.is_inference_mode_enabled() else None
             # Between operations two would gain nothing: one of torch's own waits in a loop on the other core.
             between = pool if torch.get_num_threads() > 2 else None
             view = _Perturbed(stream, self._numbered, self._parameters(), between)
@@ -242,6 +243,7 @@ class ZOSGD(torch.optim.Optimizer):
 
     def _update(self, stream: Stream, slopes: torch.Tensor, pool: Executor | None) -> None:
         changed = total = 0
+        storages: set[int] = set()  # parameters may share one, and then take turns
         pieces: list[tuple[torch.Tensor, dict[str, Any]]] = []
         for group in self.param_groups:
             lr = float(group["lr"])
@@ -250,13 +252,16 @@ class ZOSGD(torch.optim.Optimizer):
             for parameter in group["params"]:
                 how = {"coefficients": factors, "first": 0, "parameter": self._numbered[id(parameter)], "keep": keep}
                 target = parameter.detach()
-                if target.is_contiguous():
+                storage = target.untyped_storage().data_ptr()
+                if target.is_contiguous() and storage not in storages:
+                    storages.add(storage)
                     parts = target.view(-1).split(_ROWS)
                     pieces += [(part, how | {"start": k * _ROWS}) for k, part in enumerate(parts)]
                 else:
-                    target = target.contiguous()
-                    changed += stream.add(target, target, **how, pool=pool)
-                    parameter.copy_(target)
+                    moved = target.contiguous()
+                    changed += stream.add(moved, moved, **how, pool=pool)
+                    if moved is not target:
+                        target.copy_(moved)
                 torch.autograd.graph.increment_version(parameter)
                 total += parameter.numel()
         changed += sum((pool.map if pool else map)(lambda piece: stream.add(piece[0], piece[0], **piece[1]), pieces))
@@ -329,7 +334,7 @@ class _Perturbed(TorchFunctionMode):
         self.stream, self.numbered, self.pool = stream, numbered, pool
         self.small = _Small(stream, numbered, parameters)
         self.place = _Place()
-        self.rows, self.turn = torch.empty(0, dtype=torch.bool), 0
+        self.rows, self.turn = torch.empty(0, dtype=torch.bool, device="cpu"), 0
         self.changed = self.entries = 0
         self.read: set[int] = set()
 
@@ -358,11 +363,10 @@ class _Perturbed(TorchFunctionMode):
         return id(value) in self.numbered and id(value) not in self.small.values and value.ndim == 2
 
     def _by_rows(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
-        """Whether a linear layer is a product of two matrices, plus one row, and nothing else."""
-        plain = type(x) is torch.Tensor and id(x) not in self.numbered and x.dtype == weight.dtype
-        plain &= bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype)
-        plain &= not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
-        return plain and 0 < math.lcm(weight.shape[1], BLOCK) <= _ROWS
+        """Whether a linear layer may be done by rows: nothing of them is kept for a derivative, and they fit."""
+        plain = x.layout is torch.strided and not x.is_nested and id(x) not in self.numbered
+        plain &= bias is None or bias.shape == weight.shape[:1]
+        return plain and not torch.is_grad_enabled() and 0 < len(weight) and 0 < _unit(weight) <= _ROWS
 
     def _embedding(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Of the rows looked up alone."""
@@ -379,27 +383,29 @@ class _Perturbed(TorchFunctionMode):
 
     def _linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """By rows of the weight, as many as stay in the processor's cache until they are multiplied."""
-        size, width = weight.shape
-        if bias is not None:
-            bias = self._moved({id(bias): bias})[id(bias)] if id(bias) in self.numbered else bias
-        unit = math.lcm(width, BLOCK)  # entries after which a row begins, and random numbers made together
-        step = _ROWS // unit * unit // width
+        if bias is not None and id(bias) in self.numbered:
+            bias = self._moved({id(bias): bias})[id(bias)]
         if (self.rows.dtype, self.rows.device) != (weight.dtype, weight.device):
-            self.rows = weight.new_empty(2 * _ROWS)
-        out = x.new_empty(*x.shape[:-1], size)
-        inputs, outputs = x.reshape(-1, width), out.view(-1, size)
-        for start in range(0, size, step):
+            with torch.inference_mode(False):
+                self.rows = weight.new_empty(2 * _ROWS)
+        width = weight.shape[1]
+        step = _ROWS // _unit(weight) * _unit(weight) // width
+        out: torch.Tensor | None = None
+        for start in range(0, len(weight), step):
             base, part = weight.detach()[start : start + step], slice(start, start + step)
-            rows = base
-            if self.radius != 0:
+            if self.radius == 0:
+                rows = base.contiguous()
+            else:
                 self.turn = 1 - self.turn  # another core has just read the other half
-                rows = self.rows[self.turn * _ROWS :][: base.numel()].view_as(base)
+                rows = self.rows[self.turn * _ROWS :][: base.numel()].view(base.shape)
                 how = {"first": self.p, "parameter": self.numbered[id(weight)], "start": start * width}
                 self._count(self.stream.add(rows, base, [self.radius], **how, pool=self.pool), rows)
-            if bias is None:
-                torch.mm(inputs, rows.T, out=outputs[:, part])
-            else:
-                torch.addmm(bias[part], inputs, rows.T, out=outputs[:, part])
+            piece = torch.nn.functional.linear(x, rows, None if bias is None else bias[part])
+            if len(rows) == len(weight):
+                return piece
+            out = piece.new_empty(*piece.shape[:-1], len(weight)) if out is None else out
+            out[..., part] = piece
+        assert out is not None  # a weight has rows
         return out
 
     def _moved(self, parameters: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
@@ -448,6 +454,11 @@ class _Perturbed(TorchFunctionMode):
             self.entries += moved.numel()
 
 
+def _unit(weight: torch.Tensor) -> int:
+    """Entries after which a row of a matrix begins, and random numbers that are made together."""
+    return math.lcm(weight.shape[1], BLOCK)
+
+
 class _Small:
     """Small parameters of one type, at most a MiB in all, moved together before the model runs.
 
@@ -459,13 +470,15 @@ class _Small:
         self.members: list[torch.Tensor] = []
         room = _SMALL
         for parameter in parameters:
-            same = not self.members or parameter.dtype == self.members[0].dtype
-            if visible(parameter) and same and parameter.nbytes <= room:
+            alike = type(parameter) in (torch.Tensor, torch.nn.Parameter) and visible(parameter)
+            alike &= not self.members or parameter.dtype == self.members[0].dtype
+            if alike and parameter.nbytes <= room:
                 self.members.append(parameter)
                 room -= parameter.nbytes
         self.sizes = [parameter.numel() for parameter in self.members]
         self.numbers = [numbered[id(parameter)] for parameter in self.members]
-        self.base = torch.cat([parameter.detach().reshape(-1) for parameter in self.members] or [torch.empty(0)])
+        none = torch.empty(0, dtype=torch.float32, device="cpu")
+        self.base = torch.cat([parameter.detach().reshape(-1) for parameter in self.members] or [none])
         self.out = torch.empty_like(self.base)
         pieces = zip(self.members, self.out.split(self.sizes), strict=True)
         self.values = {id(parameter): piece.view(parameter.shape) for parameter, piece in pieces}

@@ -27,7 +27,7 @@ u32, u64, i32, f32 = np.uint32, np.uint64, np.int32, np.float32
 BLOCK = 1024  # entries made together; a power of two, so that a piece starts with a block
 _SPAN = 1 << 16  # entries whose squares are summed together
 _SHARED = 1 << 15  # entries from which on threads share the work
-_STAGE = 1 << 20  # entries converted at a time where numpy cannot see a tensor (half precision, other devices)
+_STAGE = 1 << 18  # entries converted at a time where numpy cannot see a tensor (half precision, other devices)
 LAWS = (directions.gaussian, directions.rademacher, directions.sphere)
 
 
