@@ -1,5 +1,6 @@
 """The harness of the benchmarks, and the ways they compare, on sizes too small to time."""
 
+import importlib
 import json
 import sys
 
@@ -16,6 +17,14 @@ import nzk
 import zo_lenet
 
 PUBLISHED = ROOT / "book" / "records" / "benchmarks"
+
+
+@pytest.mark.parametrize("script", ["entk", "nzk", "scaling", "zo_lenet", "zo_step"])
+def test_every_benchmark_tells_its_options(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(script).main()
+    assert "--repeats" in capsys.readouterr().out
 
 
 def test_turns_alternate_and_short_work_is_repeated_within_one(monkeypatch):

@@ -153,3 +153,22 @@ def test_the_squared_norm_is_that_of_the_entries():
 def test_a_saved_run_resumes_on_any_machine_with_the_same_directions():
     digests = [hashlib.sha256(entries(law, 4096).numpy().tobytes()).hexdigest()[:16] for law in LAWS]
     assert digests == ["f6e26650aba78f18", "24158ed480311f9d"]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_a_part_and_several_parameters_together_are_made_as_each_whole(law):
+    stream, sizes, numbers = Stream(law, 5, 6), [7, 3000, 1024], [4, 0, 9]
+    base = torch.linspace(-1, 1, sum(sizes))
+    whole = [torch.empty(size) for size in sizes]
+    counts = [
+        stream.add(out, piece, [0.3], first=2, parameter=number)
+        for out, piece, number in zip(whole, base.split(sizes), numbers, strict=True)
+    ]
+    together = torch.empty_like(base)
+    assert stream.add_to_each(together, base, sizes, 0.3, first=2, parameters=numbers) == counts
+    assert torch.equal(together, torch.cat(whole))
+    rest = torch.empty(3000 - 1024)
+    stream.add(rest, base.split(sizes)[1][1024:], [0.3], first=2, parameter=0, start=1024)
+    assert torch.equal(rest, whole[1][1024:])
+    stream.add(rest, base.split(sizes)[1][1024:], [0.3], first=2, parameter=0)  # negative control: another part
+    assert not torch.equal(rest, whole[1][1024:])
