@@ -5,7 +5,6 @@ The architecture is SmolLM2-135M's with random weights: times do not depend on t
 of 32 tokens unless said otherwise; the more tokens, the smaller the share of everything that is not a forward pass.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import harness
@@ -82,10 +81,9 @@ def methods(batch: int):
     def sweeps(law) -> None:
         """What a step does to parameters: perturbed twice, updated once."""
         stream = Stream(law, 0, 0)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for number, q in enumerate(parameters):
-                for out, coefficient in ((place[: q.numel()].view_as(q), 1e-3),) * 2 + ((q.detach(), 0.0),):
-                    stream.add(out, q, [coefficient], first=0, parameter=number, pool=pool)
+        for number, q in enumerate(parameters):
+            for out, coefficient in ((place[: q.numel()].view_as(q), 1e-3),) * 2 + ((q.detach(), 0.0),):
+                stream.add(out, q, [coefficient], first=0, parameter=number)
 
     seeds = iter(range(10**6))
     work = {

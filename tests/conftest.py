@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,6 +15,14 @@ ROOT = Path(__file__).parent.parent
 def _cache(tmp_path_factory):
     """Trained networks are shared by the tests of one session and by nothing else."""
     os.environ.setdefault("ZONB_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def set_threads():
+    """Set how many threads torch uses, until the test ends."""
+    threads = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(threads)
 
 
 class Book:

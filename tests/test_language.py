@@ -55,19 +55,16 @@ def test_the_family_grows_at_one_vocabulary(tmp_path, monkeypatch):
     assert sizes == [192528, 1057792, 4343040] and len(tokens) == 1
 
 
-def test_training_is_remembered_repeatable_and_leaves_the_global_generator_alone(small, monkeypatch):
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
+def test_training_is_remembered_repeatable_and_leaves_the_global_generator_alone(small, monkeypatch, set_threads):
+    before = torch.get_rng_state()
     first, _ = language.causal_lm("opt-0.2m")
     (stored,) = small.glob("opt-0.2m-*.safetensors")
     written = stored.stat().st_mtime_ns
     again, _ = language.causal_lm("opt-0.2m")
     assert stored.stat().st_mtime_ns == written
     monkeypatch.setenv("ZONB_CACHE", str(small / "two"))
-    torch.set_num_threads(2)
-    try:
-        fresh, tokenizer = language.causal_lm("opt-0.2m")
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(2)
+    fresh, tokenizer = language.causal_lm("opt-0.2m")
     assert torch.equal(before, torch.get_rng_state())
     for a, b, c in zip(first.parameters(), again.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a, b) and torch.equal(a, c)

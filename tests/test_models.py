@@ -61,17 +61,13 @@ def test_weights_follow_the_code_that_prepares_the_data(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
-def test_training_does_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
-    threads = torch.get_num_threads()
+def test_training_does_not_depend_on_the_number_of_threads(tmp_path, monkeypatch, set_threads):
     weights = []
     for count in (1, 2):
         monkeypatch.setenv("ZONB_CACHE", str(tmp_path / str(count)))
-        torch.set_num_threads(count)
-        try:
-            weights.append(models.trained_lenet(n_train=128, epochs=1)[0].weight)
-            assert torch.get_num_threads() == count
-        finally:
-            torch.set_num_threads(threads)
+        set_threads(count)
+        weights.append(models.trained_lenet(n_train=128, epochs=1)[0].weight)
+        assert torch.get_num_threads() == count
     assert torch.equal(*weights)
 
 

@@ -273,17 +273,14 @@ def test_default_types_and_inference_mode_do_not_matter(kind):
     ZOSGD([*half.parameters(), *layer.parameters()], 1e-3, mu=0.1).step(closure)
 
 
-def test_parameters_that_share_memory_take_turns():
-    results, threads = [], torch.get_num_threads()
-    try:
-        for count in (1, 2, 2, 2):
-            torch.set_num_threads(count)
-            a = nn.Parameter(torch.linspace(-1, 1, 900_000))
-            b = nn.Parameter(a.data)
-            ZOSGD([a, b], 1e-2, mu=1e-2, P=4).step(lambda a=a, b=b: a[:7].square().sum() + b[5:9].sum())
-            results.append(a.detach())
-    finally:
-        torch.set_num_threads(threads)
+def test_parameters_that_share_memory_take_turns(set_threads):
+    results = []
+    for count in (1, 2, 2, 2):
+        set_threads(count)
+        a = nn.Parameter(torch.linspace(-1, 1, 900_000))
+        b = nn.Parameter(a.data)
+        ZOSGD([a, b], 1e-2, mu=1e-2, P=4).step(lambda a=a, b=b: a[:7].square().sum() + b[5:9].sum())
+        results.append(a.detach())
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
@@ -300,17 +297,15 @@ def test_a_parameter_that_a_layer_is_given_as_input_moves_too():
 
 
 @pytest.mark.usefixtures("way")
-def test_threads_do_not_matter():
-    results, threads = [], torch.get_num_threads()
-    try:
-        for count in (1, 2, 4):
-            torch.set_num_threads(count)
-            w = nn.Parameter(torch.linspace(-1, 1, 200_001))
-            optimizer = ZOSGD([w], 1e-3, P=2, law=directions.sphere, mu=1e-2)
-            optimizer.step(lambda w=w: w[:7].square().sum())  # a sum too short to be split
-            results.append(w.detach())
-    finally:
-        torch.set_num_threads(threads)
+def test_threads_do_not_matter(set_threads):
+    results = []
+    for count in (1, 2, 4):
+        set_threads(count)
+        w = nn.Parameter(torch.linspace(-1, 1, 200_001))
+        optimizer = ZOSGD([w], 1e-3, P=2, law=directions.sphere, mu=1e-2)
+        optimizer.step(lambda w=w: w[:7].square().sum())  # a sum too short to be split
+        assert torch.get_num_threads() == count
+        results.append(w.detach())
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 

@@ -1,6 +1,5 @@
 import hashlib
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -103,14 +102,16 @@ def test_gaussian_entries_follow_the_normal_distribution_into_the_tails():
 
 
 @pytest.mark.parametrize("law", LAWS, ids=str)
-def test_any_piece_on_any_number_of_threads_is_the_same(law):
+def test_any_piece_on_any_number_of_threads_is_the_same(law, set_threads):
     size, stream = 300_001, Stream(law, 1, 2)
     base = entries(directions.gaussian, size, seed=9)
     whole, shared = torch.empty_like(base), torch.empty_like(base)
     stream.add(whole, base, [0.3, -0.2], first=1, parameter=4, keep=0.9)
-    with ThreadPoolExecutor(3) as pool:
-        changed = stream.add(shared, base, [0.3, -0.2], first=1, parameter=4, keep=0.9, pool=pool)
-    assert torch.equal(whole, shared) and changed == int((whole != base).sum())
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        changed = stream.add(shared.zero_(), base, [0.3, -0.2], first=1, parameter=4, keep=0.9)
+        assert torch.equal(whole, shared) and changed == int((whole != base).sum())
+        assert torch.get_num_threads() == threads
     rows = torch.tensor([0, 3, 4, 99])
     some, changed = stream.add_to_rows(base[:300_000].view(100, 3000), rows, 0.3, first=1, parameter=4)
     stream.add(whole, base, [0.3], first=1, parameter=4)

@@ -13,7 +13,6 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -144,46 +143,41 @@ class ZOSGD(torch.optim.Optimizer):
         rank, ranks = 0, 1
         if self.group is not None:
             rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            # Other threads know nothing of this one's inference mode.
-            pool = threads if torch.get_num_threads() > 1 and not torch.is_inference_mode_enabled() else None
-            # Between operations two would gain nothing: one of torch's own waits in a loop on the other core.
-            between = pool if torch.get_num_threads() > 2 else None
-            view = _Perturbed(stream, self._numbered, self._parameters(), between)
-            slopes = torch.zeros(self.P, dtype=torch.float64)
-            losses: list[float] = []
-            resolution, base, state = 0.0, math.nan, torch.get_rng_state()
-            if not self.two_sided:
-                with view.along(0, 0.0):
-                    base = _number_of(closure())[0]
-            for p in range(rank, self.P, ranks):
-                radius = self._radius(stream, p)
-                signs = (1, -1) if self.two_sided else (1,)
-                ends = []
-                for sign in signs:
-                    with view.along(p, sign * self.mu * radius):
-                        ends.append(_number_of(closure()))
-                if not view.read:
-                    raise RuntimeError(
-                        "the closure read none of the optimiser's parameters through a torch operation; give the "
-                        "parameters of the model it runs, neither compiled nor scripted"
-                    )
-                (plus, resolution), (minus, _) = ends[0], ends[-1] if self.two_sided else (base, 0.0)
-                slopes[p] = (plus - minus) / (self.mu * len(signs)) * radius
-                losses += [plus, minus] if self.two_sided else [minus]
-            if self.group is not None:
-                shared = slopes.to(self.param_groups[0]["params"][0].device)  # where the group's backend expects it
-                torch.distributed.all_reduce(shared, group=self.group)
-                slopes = shared.cpu()
-            if not slopes.isfinite().all():
-                raise FloatingPointError(
-                    f"a loss of step {self.steps} is not finite (losses here: {', '.join(f'{x:g}' for x in losses)}); "
-                    "parameters are as before. Take a smaller lr or mu, or check the batch"
+        view = _Perturbed(stream, self._numbered, self._parameters())
+        slopes = torch.zeros(self.P, dtype=torch.float64)
+        losses: list[float] = []
+        resolution, base, state = 0.0, math.nan, torch.get_rng_state()
+        if not self.two_sided:
+            with view.along(0, 0.0):
+                base = _number_of(closure())[0]
+        for p in range(rank, self.P, ranks):
+            radius = self._radius(stream, p)
+            signs = (1, -1) if self.two_sided else (1,)
+            ends = []
+            for sign in signs:
+                with view.along(p, sign * self.mu * radius):
+                    ends.append(_number_of(closure()))
+            if not view.read:
+                raise RuntimeError(
+                    "the closure read none of the optimiser's parameters through a torch operation; give the "
+                    "parameters of the model it runs, neither compiled nor scripted"
                 )
-            self._square = self._recent(slopes[rank::ranks])
-            self.moved = view.changed / view.entries if view.entries else math.nan
-            self._warn(not torch.equal(state, torch.get_rng_state()), len(view.read), resolution)
-            self._update(stream, slopes, pool)
+            (plus, resolution), (minus, _) = ends[0], ends[-1] if self.two_sided else (base, 0.0)
+            slopes[p] = (plus - minus) / (self.mu * len(signs)) * radius
+            losses += [plus, minus] if self.two_sided else [minus]
+        if self.group is not None:
+            shared = slopes.to(self.param_groups[0]["params"][0].device)  # where the group's backend expects it
+            torch.distributed.all_reduce(shared, group=self.group)
+            slopes = shared.cpu()
+        if not slopes.isfinite().all():
+            raise FloatingPointError(
+                f"a loss of step {self.steps} is not finite (losses here: {', '.join(f'{x:g}' for x in losses)}); "
+                "parameters are as before. Take a smaller lr or mu, or check the batch"
+            )
+        self._square = self._recent(slopes[rank::ranks])
+        self.moved = view.changed / view.entries if view.entries else math.nan
+        self._warn(not torch.equal(state, torch.get_rng_state()), len(view.read), resolution)
+        self._update(stream, slopes)
         self.steps += 1
         if not losses:  # a rank without directions
             return base
@@ -241,30 +235,21 @@ class ZOSGD(torch.optim.Optimizer):
     def _parameters(self) -> list[torch.Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
-    def _update(self, stream: Stream, slopes: torch.Tensor, pool: Executor | None) -> None:
+    def _update(self, stream: Stream, slopes: torch.Tensor) -> None:
         changed = total = 0
-        storages: set[int] = set()  # parameters may share one, and then take turns
-        pieces: list[tuple[torch.Tensor, dict[str, Any]]] = []
         for group in self.param_groups:
             lr = float(group["lr"])
             factors = (-lr / self.P * slopes).tolist()
             keep = 1 - lr * group["weight_decay"]
             for parameter in group["params"]:
-                how = {"coefficients": factors, "first": 0, "parameter": self._numbered[id(parameter)], "keep": keep}
                 target = parameter.detach()
-                storage = target.untyped_storage().data_ptr()
-                if target.is_contiguous() and storage not in storages:
-                    storages.add(storage)
-                    parts = target.view(-1).split(_ROWS)
-                    pieces += [(part, how | {"start": k * _ROWS}) for k, part in enumerate(parts)]
-                else:
-                    moved = target.contiguous()
-                    changed += stream.add(moved, moved, **how, pool=pool)
-                    if moved is not target:
-                        target.copy_(moved)
+                moved = target.contiguous()
+                number = self._numbered[id(parameter)]
+                changed += stream.add(moved, moved, factors, first=0, parameter=number, keep=keep)
+                if moved is not target:
+                    target.copy_(moved)
                 torch.autograd.graph.increment_version(parameter)
                 total += parameter.numel()
-        changed += sum((pool.map if pool else map)(lambda piece: stream.add(piece[0], piece[0], **piece[1]), pieces))
         self.updated = changed / total
 
     def _warn(self, drew: bool, read: int, resolution: float) -> None:
@@ -327,14 +312,12 @@ class ZOSGD(torch.optim.Optimizer):
 class _Perturbed(TorchFunctionMode):
     """While active, torch operations see parameters moved along a direction; the stored ones are not touched."""
 
-    def __init__(
-        self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor], pool: Executor | None
-    ) -> None:
+    def __init__(self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        self.stream, self.numbered, self.pool = stream, numbered, pool
+        self.stream, self.numbered = stream, numbered
         self.small = _Small(stream, numbered, parameters)
         self.place = _Place()
-        self.rows, self.turn = torch.empty(0, dtype=torch.bool, device="cpu"), 0
+        self.rows = torch.empty(0, dtype=torch.bool, device="cpu")
         self.changed = self.entries = 0
         self.read: set[int] = set()
 
@@ -387,7 +370,7 @@ class _Perturbed(TorchFunctionMode):
             bias = self._moved({id(bias): bias})[id(bias)]
         if (self.rows.dtype, self.rows.device) != (weight.dtype, weight.device):
             with torch.inference_mode(False):
-                self.rows = weight.new_empty(2 * _ROWS)
+                self.rows = weight.new_empty(_ROWS)
         width = weight.shape[1]
         step = _ROWS // _unit(weight) * _unit(weight) // width
         out: torch.Tensor | None = None
@@ -396,10 +379,9 @@ class _Perturbed(TorchFunctionMode):
             if self.radius == 0:
                 rows = base.contiguous()
             else:
-                self.turn = 1 - self.turn  # another core has just read the other half
-                rows = self.rows[self.turn * _ROWS :][: base.numel()].view(base.shape)
+                rows = self.rows[: base.numel()].view(base.shape)
                 how = {"first": self.p, "parameter": self.numbered[id(weight)], "start": start * width}
-                self._count(self.stream.add(rows, base, [self.radius], **how, pool=self.pool), rows)
+                self._count(self.stream.add(rows, base, [self.radius], **how), rows)
             piece = torch.nn.functional.linear(x, rows, None if bias is None else bias[part])
             if len(rows) == len(weight):
                 return piece
@@ -422,7 +404,7 @@ class _Perturbed(TorchFunctionMode):
                 out.copy_(base.detach())
             else:
                 number = self.numbered[id(base)]
-                changed = self.stream.add(out, base, [self.radius], first=self.p, parameter=number, pool=self.pool)
+                changed = self.stream.add(out, base, [self.radius], first=self.p, parameter=number)
                 self._count(changed, out)
         return moved
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, prange
 
 from zonb import directions
 from zonb.directions import Law
@@ -72,7 +72,6 @@ class Stream:
         parameter: int,
         start: int = 0,
         keep: float = 1.0,
-        pool: Executor | None = None,
     ) -> int:
         r"""Write :math:`(\text{keep})\,\theta+\sum_i c_i\,u_{\text{first}+i}` for one parameter tensor.
 
@@ -86,20 +85,19 @@ class Stream:
             parameter: number of the parameter tensor.
             start: entry of the parameter that ``base`` begins with, a multiple of ``BLOCK``.
             keep: factor on the parameter.
-            pool: threads that share the work.
 
         Returns:
             How many entries of ``out`` differ from ``base`` as it was.
         """
         if visible(out) and visible(base):
             flat, source = out.detach().numpy().reshape(-1), base.detach().numpy().reshape(-1)
-            return self._add(flat, source, start, coefficients, first, parameter, keep, pool)
+            return self._add(flat, source, start, coefficients, first, parameter, keep)
         place, values = out.detach().view(-1), base.detach().reshape(-1)
         changed = 0
         for begin in range(0, place.numel(), _STAGE):
             piece = values[begin : begin + _STAGE]
             stage = piece.to("cpu", torch.float32, copy=True)
-            self._add(stage.numpy(), stage.numpy(), start + begin, coefficients, first, parameter, keep, pool)
+            self._add(stage.numpy(), stage.numpy(), start + begin, coefficients, first, parameter, keep)
             rounded = stage.to(piece.dtype).to(piece.device)
             changed += int((rounded != piece).sum())
             place[begin : begin + _STAGE] = rounded
@@ -182,27 +180,28 @@ class Stream:
         first: int,
         parameter: int,
         keep: float,
-        pool: Executor | None,
     ) -> int:
         words = self._words(first, parameter)
         factors = np.asarray(coefficients, dtype=out.dtype)
-        size = len(out)
-        if size == 0:
-            return 0
-
-        def piece(start: int) -> int:
-            stop = min(start + span, size)
-            return _add(out[start:stop], base[start:stop], offset + start, factors, out.dtype.type(keep), *words)
-
-        threads = 1 if pool is None or size < _SHARED else torch.get_num_threads()
-        span = -(-size // (threads * BLOCK)) * BLOCK
-        others = [pool.submit(piece, start) for start in range(span, size, span)] if pool else []
-        return piece(0) + sum(other.result() for other in others)
+        threads = _threads() if len(out) >= _SHARED else 1
+        if threads == 1:
+            return _add(out, base, offset, factors, out.dtype.type(keep), *words)
+        return _add_shared(out, base, offset, factors, out.dtype.type(keep), *words, threads)
 
 
 def visible(tensor: torch.Tensor) -> bool:
     """Whether numpy sees the tensor's memory as it is."""
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+
+
+def _threads() -> int:
+    """How many threads share the work of one call: as many as torch would use."""
+    threads = torch.get_num_threads()
+    if threads > 1:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        if torch.get_num_threads() != threads:  # the first of these calls sets OpenMP's own number
+            torch.set_num_threads(threads)
+    return threads
 
 
 @njit(inline="always")
@@ -301,6 +300,18 @@ def _add(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first
             count += i32(value != before[k])
             after[k] = value
         changed += count
+    return changed
+
+
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+def _add_shared(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first, pieces):
+    # Where numba and torch share one OpenMP, so do their threads; others would find the cores taken by torch's, which
+    # wait for their next operation in a loop.
+    span = -(-len(out) // (pieces * BLOCK)) * BLOCK
+    changed = 0
+    for i in prange(pieces):
+        part = slice(min(i * span, len(out)), min((i + 1) * span, len(out)))
+        changed += _add(out[part], base[part], offset + i * span, factors, keep, signs, k0, k1, parameter, step, first)
     return changed
 
 
