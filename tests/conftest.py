@@ -12,9 +12,10 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory):
-    """Trained networks are shared by the tests of one session and by nothing else."""
+def _environment(tmp_path_factory):
+    """Trained networks are shared by the tests of one session and by nothing else; no address of a repository."""
     os.environ.setdefault("ZONB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    os.environ.pop("ZONB_REPOSITORY", None)
 
 
 @pytest.fixture

@@ -162,8 +162,16 @@ def test_buttons_lead_to_what_the_repository_and_binder_have(site):
     assert built.returncode == 0, built.stderr
     own = ["https://github.com/someone/book", "https://github.com/someone/book/issues/new"]
     assert [link.partition("?")[0] for link in links(record)] == own
-    launch, *rest = links(chapter)
+    launch, colab, *rest = links(chapter)
     assert [link.partition("?")[0] for link in rest] == own
+    start, _, path = colab.partition("/blob/")
+    assert start == "https://colab.research.google.com/github/someone/book"
+    branch, _, path = path.partition("/")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())["jobs"]
+    pushed = workflow["notebooks"]["steps"][-1]["run"].splitlines()
+    folder = workflow["build"]["steps"][-1]["with"]["path"].removesuffix("/notebooks")
+    assert pushed[1] == "git add notebooks" and pushed[-1].split()[-1] == branch
+    assert (site.root / folder / path).is_file()
     address, _, path = launch.partition("?urlpath=lab/tree/")
     assert address == "https://mybinder.org/v2/gh/someone/book/HEAD" and not (site.root / path).exists()
     convert = (site.root / "binder" / "postBuild").read_text().splitlines()[-1]
@@ -171,6 +179,9 @@ def test_buttons_lead_to_what_the_repository_and_binder_have(site):
         [sys.executable, "-m", *shlex.split(convert)[:3], *(site.root / "notebooks").glob("*.md")], check=True
     )
     assert (site.root / path).is_file()
+
+    lab = site.zonb("book", ZONB_REPOSITORY="https://gitlab.com/someone/book")
+    assert lab.returncode == 0 and not any("colab" in link for link in links(chapter))
 
     odd = site.zonb("book", ZONB_REPOSITORY="someone/book")
     assert odd.returncode == 2 and "ZONB_REPOSITORY=someone/book must read" in odd.stderr

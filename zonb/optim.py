@@ -387,6 +387,7 @@ class _Perturbed(TorchFunctionMode):
                 return piece
             out = piece.new_empty(*piece.shape[:-1], len(weight)) if out is None else out
             out[..., part] = piece
+            del piece  # so that the next does not come beside it
         assert out is not None  # a weight has rows
         return out
 

@@ -234,9 +234,7 @@ def download(chapter: Chapter, parameters: Mapping[str, Any], repository: str = 
 
 
 def buttons(repository: str) -> dict[str, dict[str, Any]]:
-    """Settings of Jupyter Book for buttons that lead to the repository and to Binder; none without an address.
-
-    Colab opens notebooks that stand in a repository as ``.ipynb``, and chapters do not, so that it has no button.
+    """Settings of Jupyter Book for buttons to the repository, Binder and (from GitHub) Colab; none without an address.
 
     Raises:
         RunnerError: it is not the address of a repository on GitHub or GitLab.
@@ -245,10 +243,13 @@ def buttons(repository: str) -> dict[str, dict[str, Any]]:
         return {}
     if not _ADDRESS.fullmatch(repository):
         raise RunnerError(f"{REPOSITORY}={repository} must read https://github.com/OWNER/NAME, or gitlab.com")
+    launch = {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"}
+    if repository.startswith("https://github.com/"):
+        launch["colab_url"] = "https://colab.research.google.com"
     return {
         "repository": {"url": repository, "branch": "HEAD", "path_to_book": ""},
         "html": {"use_repository_button": True, "use_issues_button": True},
-        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
+        "launch_buttons": launch,
     }
 
 
@@ -365,7 +366,7 @@ def claims_table(rows: Iterable[Mapping[str, Any]], *, anchors: bool = False) ->
         if anchors:
             about = f'<span id="{row["id"]}"></span>{about}'
         cells.append([about, f"{row['statement']}<br>*Rejected:* {wrong}.", _numbers(row)])
-    return table(cells, "Claims", "26 50 24", stacked=True)
+    return table(cells, "Claims", "26 50 24")
 
 
 def errata_page(errata: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -403,7 +404,7 @@ def errata_page(errata: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
                     "<br>".join(proof),
                 ]
             )
-        text += f"\n## Paper {paper}\n\n{table(cells, f'Corrections to paper {paper}', '18 54 28', stacked=True)}"
+        text += f"\n## Paper {paper}\n\n{table(cells, f'Corrections to paper {paper}', '18 54 28')}"
     return text
 
 
@@ -605,15 +606,15 @@ def _folder_key(folder: Path, lock: Path) -> str:
     return digest.hexdigest()
 
 
-def table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto", *, stacked: bool = False) -> str:
-    """A MyST table; the first row is its head. On a phone the cells of a row of a stacked one are under each other."""
+def table(rows: Iterable[Sequence[str]], title: str, widths: str = "auto") -> str:
+    """A MyST table; the first row is its head. On a phone the cells of a row are under each other."""
     rows = list(rows)
     if len(rows) == 1:
         return "None so far.\n"
     lines = [
         f"````{{list-table}} {title}",
         ":header-rows: 1",
-        f":class: zonb-table{' zonb-stacked' * stacked}",
+        ":class: zonb-table",
         f":widths: {widths}",
         "",
     ]

@@ -99,7 +99,7 @@ class Stream:
             stage = piece.to("cpu", torch.float32, copy=True)
             self._add(stage.numpy(), stage.numpy(), start + begin, coefficients, first, parameter, keep)
             rounded = stage.to(piece.dtype).to(piece.device)
-            changed += int((rounded != piece).sum())
+            changed += int(torch.count_nonzero(rounded != piece))
             place[begin : begin + _STAGE] = rounded
         return changed
 
@@ -147,16 +147,13 @@ class Stream:
         """
         base = table.detach()[rows]
         stage = base if visible(base) else base.to("cpu", torch.float32)
-        out = torch.empty_like(stage)
-        _add_rows(
-            out.numpy(),
-            stage.numpy(),
-            rows.cpu().numpy(),
-            out.numpy().dtype.type(coefficient),
-            *self._words(first, parameter),
-        )
-        result = out.to(base.dtype).to(base.device)
-        return result, int((result != base).sum())
+        out = stage.numpy()
+        words = self._words(first, parameter)
+        changed = _add_rows(out, rows.cpu().numpy(), out.dtype.type(coefficient), *words)
+        if stage is base:
+            return base, changed
+        result = stage.to(base.dtype).to(base.device)
+        return result, int(torch.count_nonzero(result != base))
 
     def square_norm(self, size: int, *, first: int, parameter: int) -> float:
         """The squared length of a Gaussian direction's part that belongs to a parameter of ``size`` entries."""
@@ -327,16 +324,19 @@ def _add_each(out, base, sizes, factors, numbers, signs, k0, k1, step, first):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _add_rows(out, base, rows, factor, signs, k0, k1, parameter, step, first):
+def _add_rows(out, rows, factor, signs, k0, k1, parameter, step, first):
     u, bits = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint32)
-    current, width = -2, base.shape[1]
+    current, changed, width = -2, 0, out.shape[1]
     for r in range(len(rows)):
         for k in range(width):
             entry = rows[r] * width + k
             if entry // BLOCK != current:
                 current = entry // BLOCK
                 _block(u, bits, current, signs, k0, k1, parameter, step, first)
-            out[r, k] = base[r, k] + factor * u[entry % BLOCK]
+            value = out[r, k] + factor * u[entry % BLOCK]
+            changed += value != out[r, k]
+            out[r, k] = value
+    return changed
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

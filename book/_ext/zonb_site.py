@@ -10,6 +10,8 @@ from sphinx.environment import BuildEnvironment
 
 from zonb.plots import INK
 
+_COLAB = "colab"  # the branch in which a published book keeps the notebooks of its download buttons
+_FEW = 3  # columns of a table that tell what they are without a head
 _PHONE = 720  # pixels; a wider figure, shrunk to a phone, would be too small to read
 
 
@@ -37,6 +39,17 @@ def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         image.replace_self(nodes.raw("", html, format="html"))
 
 
+def _name_cells(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    # On a phone the cells of a row stand under each other, and what heads their column is not seen.
+    for table in doctree.findall(lambda node: isinstance(node, nodes.table) and "zonb-table" in node["classes"]):
+        head, *rows = table.findall(nodes.row)
+        names = [entry.astext() for entry in head]
+        for entries in rows if len(names) > _FEW else []:
+            for name, entry in list(zip(names, entries, strict=True))[1:]:
+                if entry.children:
+                    entry.insert(0, nodes.paragraph("", name, classes=["zonb-label"]))
+
+
 def _each_script_once(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document) -> None:
     # sphinx_thebe adds its constants each time documents are read, and a second declaration is an error in the page.
     scripts: dict[tuple, object] = {}
@@ -50,6 +63,11 @@ def _launch_what_can_run(app: Sphinx, page: str, template: str, context: dict, d
     if page.startswith("records/"):
         kept = [button for button in context["header_buttons"] if button.get("label") != "launch-buttons"]
         context["header_buttons"] = kept
+    # Colab opens only .ipynb files, and the branch that Binder makes them from has none.
+    for button in context["header_buttons"]:
+        for launch in button.get("buttons", []):
+            if launch["text"] == "Colab":
+                launch["url"] = launch["url"].replace("/blob/HEAD/", f"/blob/{_COLAB}/")
 
 
 def _by_its_end(app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.Node) -> nodes.Node | None:
@@ -63,6 +81,7 @@ def _by_its_end(app: Sphinx, env: BuildEnvironment, node: nodes.Element, content
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("doctree-resolved", _inline)
+    app.connect("doctree-resolved", _name_cells)
     app.connect("missing-reference", _by_its_end)
     app.connect("html-page-context", _each_script_once, priority=900)
     app.connect("html-page-context", _launch_what_can_run, priority=900)
