@@ -673,7 +673,7 @@ def test_a_step_needs_a_few_mebibytes_more_than_inference_and_else_the_largest_p
         )
         extra[kind] = int(done.stdout) / 1024
     largest, everything = 32, 32 + 40 * 4  # MiB
-    assert extra["zo"] - extra["inference"] < 2 * 4 + 2 * 1 + 4  # parts of linear layers, small parameters, pages
+    assert extra["zo"] - extra["inference"] < 4 + 2 * 1 + 4  # part of a linear layer, small parameters, pages
     assert 0.9 * largest < extra["whole"] - extra["inference"] < largest + 4  # with gradients enabled
     assert extra["backward"] > 0.9 * everything  # negative control: the measure sees what gradients take
 
