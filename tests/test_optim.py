@@ -641,20 +641,26 @@ from pathlib import Path
 from zonb.optim import ZOSGD
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 torch.set_num_threads(1)
-layers = [torch.nn.Linear(1024, 1024, bias=False) for _ in range(40)] + [torch.nn.Linear(1024, 8192, bias=False)]
-model = torch.nn.Sequential(*layers)
-x = torch.ones(4, 1024)
-closure = lambda: model(x).square().mean()
+how, kind = sys.argv[1:]
+if kind == "layers":
+    layers = [torch.nn.Linear(1024, 1024, bias=False) for _ in range(40)]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(1024, 8192, bias=False))
+    x = torch.ones(4, 1024)
+elif kind == "rows":
+    model, x = torch.nn.Embedding(2**18, 64), torch.arange(2**18 - 5)
+else:
+    model, x = torch.nn.Linear(64, 2**15), torch.ones(1000, 64)
+closure = lambda: model(x).sum()
 optimizer = ZOSGD(model.named_parameters(), 1e-3)
 optimizer.step(closure)  # compiles, and lets the allocator settle
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
 before = peak()
-if sys.argv[1] == "inference":
+if how == "inference":
     with torch.no_grad():
         closure()
-elif sys.argv[1] == "zo":
+elif how == "zo":
     optimizer.step(closure)
-elif sys.argv[1] == "whole":
+elif how == "whole":
     optimizer.step(torch.enable_grad()(closure))
 else:
     closure().backward()
@@ -662,20 +668,33 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of peak memory")
-def test_a_step_needs_a_few_mebibytes_more_than_inference_and_else_the_largest_parameter():
-    extra = {}
+def peak_of(how, kind):
+    """MiB of a step at its peak, in a process of its own."""
     # Blocks above the threshold go back to the system at once, so that the peak is that of what is used.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    for kind in ("inference", "zo", "whole", "backward"):
-        done = subprocess.run(
-            [sys.executable, "-c", _MEMORY, kind], capture_output=True, text=True, check=True, env=environment
-        )
-        extra[kind] = int(done.stdout) / 1024
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY, how, kind], capture_output=True, text=True, check=True, env=environment
+    )
+    return int(done.stdout) / 1024
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of peak memory")
+
+
+@linux_only
+def test_a_step_needs_a_few_mebibytes_more_than_inference_and_else_the_largest_parameter():
+    extra = {how: peak_of(how, "layers") for how in ("inference", "zo", "whole", "backward")}
     largest, everything = 32, 32 + 40 * 4  # MiB
     assert extra["zo"] - extra["inference"] < 4 + 2 * 1 + 4  # part of a linear layer, small parameters, pages
     assert 0.9 * largest < extra["whole"] - extra["inference"] < largest + 4  # with gradients enabled
     assert extra["backward"] > 0.9 * everything  # negative control: the measure sees what gradients take
+
+
+@linux_only
+@pytest.mark.parametrize(("kind", "more"), [("rows", 64), ("outputs", 1000 * 2**14 * 4 / 2**20)])
+def test_rows_looked_up_and_parts_of_an_output_are_held_once(kind, more):
+    extra = {how: peak_of(how, kind) for how in ("inference", "zo")}
+    assert 0.9 * more < extra["zo"] - extra["inference"] < more + 20  # numbers of rows, small parameters, pages
 
 
 _RANK = """
