@@ -45,7 +45,7 @@ def _name_cells(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         head, *rows = table.findall(nodes.row)
         names = [entry.astext() for entry in head]
         for entries in rows if len(names) > _FEW else []:
-            for name, entry in list(zip(names, entries, strict=True))[1:]:
+            for name, entry in zip(names, entries, strict=True):
                 if entry.children:
                     entry.insert(0, nodes.paragraph("", name, classes=["zonb-label"]))
 
