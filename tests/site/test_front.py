@@ -45,10 +45,11 @@ def test_checks_of_errata_lead_to_their_rows(visit):
     assert page.locator(f"[id='{targets[0]}']").evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")
 
 
-@pytest.mark.parametrize("name", ["ledger", "errata"])
+@pytest.mark.parametrize("name", ["ledger", "errata", "notation", "reproducibility", "benchmarks", "map"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_the_cells_of_a_claim_stand_under_each_other(visit, name, scheme):
+def test_on_a_phone_the_cells_of_a_row_stand_under_each_other(visit, name, scheme):
     page = visit(f"book/{name}.html", width=390, scheme=scheme).page
+    assert page.locator("table.zonb-table").count() > 0
     for table in page.locator("table.zonb-table").all():
         assert table.evaluate("e => e.offsetWidth <= e.parentElement.clientWidth")
         cells = [cell.bounding_box() for cell in table.locator("tbody tr").first.locator("td").all()]
@@ -56,6 +57,15 @@ def test_on_a_phone_the_cells_of_a_claim_stand_under_each_other(visit, name, sch
         assert tops == sorted(set(tops)) and all(box["width"] > 280 for box in cells)
         for cell in table.locator("tbody tr").first.locator("td p").all():
             assert cell.evaluate(CONTRAST) >= 4.5
+
+
+def test_cells_are_named_where_the_head_of_their_column_is_not_seen(visit):
+    for width, named in ((390, True), (1280, False)):
+        table = visit("book/notation.html", width=width).page.locator("table.zonb-table")
+        names = table.locator("thead th").all_text_contents()
+        labels = table.locator("tbody tr").first.locator(".zonb-label")
+        assert labels.all_text_contents() == [name.strip() for name in names] and len(names) == 6
+        assert labels.first.is_visible() == named
 
 
 def test_on_a_phone_the_ledger_is_filtered_too(visit):
