@@ -133,6 +133,23 @@ def test_two_builds_at_once_share_the_work_and_corrupt_nothing(book):
     assert leftovers == [".locks"]
 
 
+def test_what_another_build_has_finished_is_not_waited_for(book, tmp_path):
+    go = [tmp_path / "first", tmp_path / "second"]
+    for slug, path in zip(("01-a", "02-b"), go, strict=True):
+        book.write(slug, f"import os, time\nwhile not os.path.exists({str(path)!r}):\n    time.sleep(0.05)")
+    build = book.start("run", "01", "02")
+    while not (book.log.exists() and "01-a" in book.log.read_text()):
+        time.sleep(0.05)
+    waits = book.start("run", "01")
+    assert waits.stderr.readline() == "waiting for 01-a, which another zonb is executing\n"
+    go[0].touch()
+    waits.communicate(timeout=300)
+    assert waits.returncode == 0 and build.poll() is None
+    go[1].touch()
+    build.communicate(timeout=300)
+    assert build.returncode == 0 and book.executed() == ["01-a", "02-b"]
+
+
 PARAMETERS = 'n = 3  # [1, 9] size\nrate = 0.5  # (0, 1] rate\nlaw = "a"  # {a, b} law\nmany = [1, 2]  # [1, 5] counts'
 
 

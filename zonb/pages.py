@@ -185,7 +185,7 @@ def record_page(root: Path, path: Path) -> nbformat.NotebookNode:
     if not fresh:
         state = "**Stale:** code, package, lock file or data have changed since; `zonb record` makes it anew."
     text = (
-        f"# At full scale: {chapter.title}\n\n"
+        f"# At full scale: {chapter.title} ({path.stem.removeprefix(f'{slug}-').replace('-', ' ')})\n\n"
         f"Claims and figures of {{doc}}`/notebooks/{slug}`, executed once with the parameters below and published with "
         f"the book, so that nobody need repeat it. {state}\n\n"
         f"{table(rows, 'Facts of the run')}\n"

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -131,6 +131,7 @@ def run(runs: Sequence[Run], *, scheduler: str | None = None, workers: int | Non
     """
     mine, theirs = [], []
     failures: list[str] = []
+    held: dict[Path, Any] = {}
     with contextlib.ExitStack() as locks:
         for path, item in {item.path: item for item in runs if not item.done}.items():
             lock = _lock(path)
@@ -140,11 +141,13 @@ def run(runs: Sequence[Run], *, scheduler: str | None = None, workers: int | Non
                 theirs.append(item)
             else:
                 locks.callback(lock.release)
+                held[path] = lock
                 if not item.done:
                     mine.append(item)
         if mine:
-            failures = _execute_all(mine, scheduler, workers)
+            failures = _execute_all(mine, scheduler, workers, lambda item: held[item.path].release())
     for item in theirs:  # Another build has these in hand: wait for it, then do what it did not finish.
+        print(f"waiting for {item.chapter.slug}, which another zonb is executing", file=sys.stderr, flush=True)
         with _lock(item.path):
             pass
         failures += run([item], scheduler=scheduler, workers=workers)
@@ -443,7 +446,9 @@ def _lock(path: Path) -> Any:
     return FileLock(folder / f"{path.stem}.lock")
 
 
-def _execute_all(runs: Sequence[Run], scheduler: str | None, workers: int | None) -> list[str]:
+def _execute_all(
+    runs: Sequence[Run], scheduler: str | None, workers: int | None, finished: Callable[[Run], Any]
+) -> list[str]:
     from tqdm import tqdm
 
     failures = []
@@ -469,6 +474,7 @@ def _execute_all(runs: Sequence[Run], scheduler: str | None, workers: int | None
                 failures.append(f"{outcome.error}\n  (kept aside: {os.path.relpath(failed)})")
             else:
                 failed.unlink(missing_ok=True)
+            finished(item)
             bar.update()
     return failures
 
