@@ -150,6 +150,13 @@ def test_what_another_build_has_finished_is_not_waited_for(book, tmp_path):
     assert build.returncode == 0 and book.executed() == ["01-a", "02-b"]
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(book):
+    book.write("01-a")
+    process = book.start("list")
+    process.stdout.close()  # long before anything is written
+    assert process.stderr.read() == "" and process.wait() == 0
+
+
 PARAMETERS = 'n = 3  # [1, 9] size\nrate = 0.5  # (0, 1] rate\nlaw = "a"  # {a, b} law\nmany = [1, 2]  # [1, 5] counts'
 
 

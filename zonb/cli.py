@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status (0 done, 1 a chapter or claim failed, 2 not understood)."""
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options, find_root(Path.cwd()))
+        status = options.command(options, find_root(Path.cwd()))
+        sys.stdout.flush()
+        return status
     except (ParameterError, ChapterError, RunnerError, DataError) as error:
         print(f"zonb: {error}", file=sys.stderr)
         return 2

@@ -132,7 +132,7 @@ def run(runs: Sequence[Run], *, scheduler: str | None = None, workers: int | Non
     mine, theirs = [], []
     failures: list[str] = []
     held: dict[Path, Any] = {}
-    with contextlib.ExitStack() as locks:
+    try:
         for path, item in {item.path: item for item in runs if not item.done}.items():
             lock = _lock(path)
             try:
@@ -140,14 +140,17 @@ def run(runs: Sequence[Run], *, scheduler: str | None = None, workers: int | Non
             except TimeoutError:
                 theirs.append(item)
             else:
-                locks.callback(lock.release)
                 held[path] = lock
                 if not item.done:
                     mine.append(item)
         if mine:
             failures = _execute_all(mine, scheduler, workers, lambda item: held[item.path].release())
+    finally:
+        for lock in held.values():
+            lock.release()
     for item in theirs:  # Another build has these in hand: wait for it, then do what it did not finish.
-        print(f"waiting for {item.chapter.slug}, which another zonb is executing", file=sys.stderr, flush=True)
+        if not item.done:
+            print(f"waiting for {item.chapter.slug}, which another zonb is executing", file=sys.stderr, flush=True)
         with _lock(item.path):
             pass
         failures += run([item], scheduler=scheduler, workers=workers)
