@@ -4,10 +4,12 @@ import sys
 import pytest
 import reference
 import torch
+from scipy import stats
 
 from zonb import directions as D
 from zonb import kernels as K
 from zonb import theory
+from zonb.tangents import in_span
 
 V, d = 3, 8
 
@@ -235,6 +237,49 @@ def test_sampled_nzk_is_the_mean_and_its_standard_error_over_draws(chunk):
         torch.testing.assert_close(sem, each.std(0) / 50**0.5)
     mean, sem = K.sampled_nzk(X, pair, 4000, generator=D.generator(5), chunk=chunk)
     assert ((mean - theory.expected_nzk(X, pair)).abs() < 5 * sem).all()
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("rows", [2, 7])
+def test_gaussian_draws_in_the_span_have_the_law_that_they_have_in_all_dimensions(rows, shared):
+    pair = D.Pair(law=D.gaussian, shared=shared, sigma_z=0.7, sigma_zeta=1.3)
+    X = tangents(11, rows=rows)
+    n = 200_000
+    zeta, z = pair.sample(n, d, generator=D.generator(12), dtype=X.dtype)
+    inner = (zeta * z).sum(1)
+    # The standard error gives back the second moments of one draw's entries.
+    mean, sem = K.sampled_nzk(X, pair, n, generator=D.generator(13))
+    square = sem.square() * (n - 1) + mean.square()
+    draws = ((zeta @ X.T) * inner[:, None])[:, :, None] * (z @ X.T)[:, None]
+    for found, samples in ((mean, draws), (square, draws.square())):
+        spread = samples.std(0) * (2 / n) ** 0.5  # both are sampled
+        assert ((found - samples.mean(0)).abs() < 5 * spread).all()
+    # Without what lies beyond the span the second moments are too small to pass.
+    zeta, z = pair.sample(n, rows, generator=D.generator(14), dtype=X.dtype)
+    S = in_span(X)
+    short = (((zeta @ S.T) * (zeta * z).sum(1, keepdim=True)).square().T @ (z @ S.T).square()) / n
+    assert ((short - square) < -5 * spread).any()
+
+
+def test_inner_products_beyond_the_span_are_those_of_gaussian_pairs():
+    for shared, k in ((0.0, 1), (0.6, 3), (1.0, 40)):
+        pair = D.Pair(law=D.gaussian, shared=shared, sigma_z=2.0, sigma_zeta=0.5)
+        zeta, z = pair.sample(20_000, k, generator=D.generator(15), dtype=torch.float64)
+        plain = (zeta * z).sum(1).numpy()
+        ours = K._inner_products(pair, 20_000, k, D.generator(16)).numpy()
+        assert stats.ks_2samp(ours, plain).pvalue > 1e-4
+        wrong = K._inner_products(pair, 20_000, k + 1, D.generator(16)).numpy()
+        assert stats.ks_2samp(wrong, plain).pvalue < 1e-4
+
+
+def test_sampled_nzk_costs_the_same_in_a_million_dimensions_and_is_reproducible():
+    X = torch.zeros(3, 1_000_000)
+    X[:, :3] = tangents(17, columns=3)
+    pair = D.Pair(law=D.gaussian, shared=1.0)
+    mean, sem = K.sampled_nzk(X, pair, 100_000, generator=D.generator(18))  # in all dimensions: 400 GB of numbers
+    assert ((mean - theory.expected_nzk(X, pair)).abs() < 5 * sem).all()
+    again, _ = K.sampled_nzk(X, pair, 100_000, generator=D.generator(18))
+    assert (mean == again).all()
 
 
 def test_sampled_nzk_needs_the_memory_of_a_chunk_only():

@@ -7,12 +7,15 @@ NZK is N x N.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 
-from zonb.directions import Law, Pair
+from zonb.directions import Law, Pair, gaussian
+from zonb.tangents import in_span
 
 
 def entk(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:
@@ -165,6 +168,8 @@ def sampled_nzk(
 
     Sums and sums of squares are matrix products over chunks of draws; memory is ``chunk * (2 d + 2 N)`` numbers and
     a few N x N matrices, whatever ``draws`` is. `zonb.theory.expected_nzk` is its expectation, of the same arguments.
+    Gaussian directions of mean 0 are drawn in the span of the tangents where that is smaller, N numbers for d; what
+    :math:`\zeta^Tz` is beyond it is drawn from its own law, so that the kernels have the law that they have in d.
 
     Args:
         X: tangents, (N, d).
@@ -179,7 +184,8 @@ def sampled_nzk(
     Raises:
         ValueError: ``draws`` below 2 or ``chunk`` below 1.
 
-    Source: paper B, Section 4 (10,000 draws).
+    Source: paper B, Section 4 (10,000 draws); in the span: chapter 10 of the book, "What a Gaussian draw needs to
+    know".
 
     >>> from zonb import directions
     >>> pair = directions.Pair(law=directions.gaussian, shared=1.0)
@@ -190,10 +196,16 @@ def sampled_nzk(
     if draws < 2 or chunk < 1:
         raise ValueError(f"draws={draws} must be at least 2, for a standard error, and chunk={chunk} at least 1")
     N, d = X.shape
+    beyond = max(0, d - N) if pair.law is gaussian and pair.mean_z == pair.mean_zeta == 0 else 0
+    X = in_span(X) if beyond else X
     total, squares = X.new_zeros(N, N), X.new_zeros(N, N)
     for start in range(0, draws, chunk):
-        zeta, z = pair.sample(min(chunk, draws - start), d, generator=generator, dtype=X.dtype)
-        left, right = (zeta @ X.T) * (zeta * z).sum(1, keepdim=True), z @ X.T
+        size = min(chunk, draws - start)
+        zeta, z = pair.sample(size, d - beyond, generator=generator, dtype=X.dtype)
+        inner = (zeta * z).sum(1)
+        if beyond:
+            inner += _inner_products(pair, size, beyond, generator).to(X.dtype)
+        left, right = (zeta @ X.T).mul_(inner.unsqueeze(1)), z @ X.T
         total.addmm_(left.T, right)
         squares.addmm_(left.square_().T, right.square_())
     mean = total / draws
@@ -319,6 +331,14 @@ def cka(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
             raise ValueError("a kernel is zero after centring; its angle with another is undefined")
         centred.append(C / torch.linalg.matrix_norm(C)[..., None, None])
     return (centred[0] * centred[1]).sum((-2, -1)).clamp(-1, 1)
+
+
+def _inner_products(pair: Pair, M: int, d: int, generator: torch.Generator) -> torch.Tensor:
+    r""":math:`\zeta^Tz` of ``M`` Gaussian pairs of mean 0 in d dimensions, from two numbers each."""
+    rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
+    square = torch.from_numpy(rng.chisquare(d, M))  # |u|^2; given u, v^T u / |u| is N(0, 1)
+    across = square.sqrt() * torch.randn(M, generator=generator, dtype=torch.float64)
+    return pair.sigma_zeta * pair.sigma_z * (pair.shared * square + math.sqrt(1 - pair.shared**2) * across)
 
 
 def _check_tangents(J_o: torch.Tensor, J_u: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ Everywhere :math:`\theta \in R^d` is the vector of all parameters in the order o
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections import Counter
@@ -120,20 +121,28 @@ def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """
     _check_batch(x)
     parts = [_by_parameter(model, part)[1] for part in _parts(x)]
-    V = parts[0][0].signals.shape[1]
-    K: torch.Tensor | None = None
+    N, V = len(x), parts[0][0].signals.shape[1]
+    kind = functools.reduce(torch.promote_types, (piece.signals.dtype for piece in parts[0]))
+    formed, factors = [], []
     for same in zip(*parts, strict=True):
-        factors = [piece.inputs for piece in same if piece.inputs is not None]
-        if len(factors) == len(parts):
-            signals, inputs = torch.cat([piece.signals for piece in same]).flatten(0, 1), torch.cat(factors)
-            products = (signals @ signals.T).view(len(x), V, len(x), V)
-            own = products.mul_((inputs @ inputs.T).view(len(x), 1, len(x), 1)).view(len(x) * V, -1)
+        inputs = [piece.inputs for piece in same if piece.inputs is not None]
+        if len(inputs) == len(parts):
+            factors.append((torch.cat([piece.signals for piece in same]).flatten(0, 1), torch.cat(inputs)))
         else:
-            rows = torch.cat([piece.rows() for piece in same]).flatten(0, 1)
-            own = rows @ rows.T
-        K = own if K is None else K.add_(own) if K.dtype == own.dtype else K + own
-    assert K is not None
-    return K.view(len(x), V, len(x), V).transpose(1, 2)
+            formed.append(torch.cat([piece.rows() for piece in same]).flatten(0, 1).to(kind))
+    K = parts[0][0].signals.new_empty(N * V, N * V, dtype=kind)
+    for start in range(0, N, _TOGETHER):  # some rows up to the diagonal, K being symmetric
+        stop = min(start + _TOGETHER, N)
+        a, b = start * V, stop * V
+        block = K.new_zeros(b - a, b)
+        for rows in formed:
+            block.addmm_(rows[a:b], rows[:b].T)
+        for signals, seen in factors:
+            products = (signals[a:b] @ signals[:b].T).view(-1, V, stop, V)
+            block.view_as(products).addcmul_(products, (seen[start:stop] @ seen[:stop].T).view(-1, 1, stop, 1))
+        K[a:b, :b] = block
+        K[:a, a:b] = block[:, :a].T
+    return K.view(N, V, N, V).transpose(1, 2)
 
 
 def in_span(J: torch.Tensor) -> torch.Tensor:
@@ -364,7 +373,7 @@ def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_
 
     # A layer may act otherwise than its type does, by a hook, say: one gradient tells.
     weights = torch.arange(z.numel(), dtype=z.dtype, device=z.device).cos().view_as(z)
-    gradients = _gradients((z * weights).sum(), parameters) if found else [None] * len(parameters)
+    gradients = _gradients(z, parameters, weights) if found else [None] * len(parameters)
     tolerance = 64 * torch.finfo(z.dtype).eps * weights.norm()
 
     def right(parameter: torch.Tensor, gradient: torch.Tensor | None) -> bool:
@@ -391,8 +400,8 @@ def _of_layers(calls: Sequence[_Call], z: torch.Tensor) -> dict[torch.Tensor, _P
         found[weight] = _Piece(z.new_zeros(*z.shape, size), call.inputs if matrix is None else None)
         if bias is not None:
             found[bias] = _Piece(z.new_zeros(*z.shape, len(bias)))
-    for v in range(z.shape[1] if calls else 0):
-        signals = _gradients(z[:, v].sum(), [call.edge for call in calls])
+    for v, unit in enumerate(torch.eye(z.shape[1], dtype=z.dtype, device=z.device) if calls else ()):
+        signals = _gradients(z, [call.edge for call in calls], unit.expand_as(z))
         for call, matrix, signal in zip(calls, matrices, signals, strict=True):
             if signal is None:
                 continue
@@ -430,8 +439,9 @@ def _one_by_one(model: nn.Module, x: torch.Tensor, parameters: Sequence[nn.Param
     return torch.stack(blocks)
 
 
-def _gradients(of: torch.Tensor, to: Sequence[Any]) -> tuple[torch.Tensor | None, ...]:
-    return torch.autograd.grad(of, to, retain_graph=True, allow_unused=True)
+def _gradients(z: torch.Tensor, to: Sequence[Any], weights: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of the sum of outputs (N, V) with weights."""
+    return torch.autograd.grad(z, to, weights, retain_graph=True, allow_unused=True)
 
 
 def _parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
