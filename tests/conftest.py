@@ -26,6 +26,18 @@ def set_threads():
     torch.set_num_threads(threads)
 
 
+def extra_memory(setup: str, work: str) -> float:
+    """MiB that ``work`` needs at its peak, the second time, in a process of its own."""
+    # The process's own account: that of its resource usage begins at the size of the process that starts it.
+    lines = ["import sys", f"sys.path.insert(0, {str(ROOT / 'benchmarks')!r})", "import harness", setup]
+    code = "\n".join([*lines, f"print(harness.extra_memory(lambda: {work}))"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return float(done.stdout)
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of peak memory")
+
+
 class Book:
     """A small book in a folder of its own, with its own copy of the package, driven through the command line."""
 

@@ -1,9 +1,9 @@
-import subprocess
-import sys
+import copy
 
 import pytest
 import reference
 import torch
+from conftest import extra_memory, linux_only
 from scipy import stats
 
 from zonb import directions as D
@@ -66,24 +66,11 @@ def test_chunks_change_the_memory_and_not_the_law():
         assert ((covariance - 1.2 * exact).abs() > 5 * sem).any()
 
 
-MEMORY = """
-import resource, sys, torch
-from zonb import directions as D, kernels as K
-J = torch.ones(100, 30_000)
-one = lambda P: K.project(J, D.gaussian, P, generator=D.generator(0))
-one(64)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-one(6400)
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(grown * (1 if sys.platform == "darwin" else 1024))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+@linux_only
 def test_memory_of_projections_is_that_of_one_chunk():
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    stored = 6400 * 30_000 * 4
-    assert int(done.stdout) < stored / 5
+    setup = "import torch; from zonb import directions as D, kernels as K; J = torch.ones(100, 30_000)"
+    needed = extra_memory(setup, "K.project(J, D.gaussian, 6400, generator=D.generator(0))")
+    assert needed < 64  # MiB; the directions at once would take 730
 
 
 @pytest.mark.parametrize(
@@ -272,27 +259,31 @@ def test_inner_products_beyond_the_span_are_those_of_gaussian_pairs():
         assert stats.ks_2samp(wrong, plain).pvalue < 1e-4
 
 
-def test_sampled_nzk_costs_the_same_in_a_million_dimensions_and_is_reproducible():
+def test_a_hundred_thousand_kernels_in_a_million_dimensions_are_drawn_in_the_span_and_reproducible():
     X = torch.zeros(3, 1_000_000)
     X[:, :3] = tangents(17, columns=3)
     pair = D.Pair(law=D.gaussian, shared=1.0)
     mean, sem = K.sampled_nzk(X, pair, 100_000, generator=D.generator(18))  # in all dimensions: 400 GB of numbers
     assert ((mean - theory.expected_nzk(X, pair)).abs() < 5 * sem).all()
-    again, _ = K.sampled_nzk(X, pair, 100_000, generator=D.generator(18))
+    again, _ = K.sampled_nzk(X, copy.deepcopy(pair), 100_000, generator=D.generator(18))
     assert (mean == again).all()
 
 
-def test_sampled_nzk_needs_the_memory_of_a_chunk_only():
-    code = (
-        "import resource, torch; from zonb import directions as D, kernels as K;"
-        "X = torch.ones(200, 711); g = D.generator(0); pair = D.Pair(law=D.gaussian);"
-        "K.sampled_nzk(X, pair, 2048, generator=g);"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        "K.sampled_nzk(X, pair, 20_000, generator=g);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 50_000  # KiB; the draws at once would take 114 MB
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("columns", [1, 2, 5])  # fewer than tangents, as many, more
+def test_sampled_nzk_is_of_the_type_of_its_tangents(dtype, columns):
+    few = torch.tensor([[1.0, 0.5, 0.2, 0.3, 0.1], [0.2, 1.0, -0.5, 0.1, 0.4]])[:, :columns].to(dtype)
+    mean, sem = K.sampled_nzk(few, D.Pair(law=D.gaussian), 500, generator=D.generator(19))
+    assert mean.dtype == sem.dtype == dtype
+    assert ((mean.double() - few.double() @ few.double().T).abs() < 6 * sem.double()).all()
+
+
+@linux_only
+@pytest.mark.parametrize("law", ["gaussian", "rademacher"])
+def test_sampled_nzk_needs_the_memory_of_a_chunk_only(law):
+    setup = "import torch; from zonb import directions as D, kernels as K; X = torch.ones(200, 711)"
+    work = f"K.sampled_nzk(X, D.Pair(law=D.{law}), 20_000, generator=D.generator(0))"
+    assert extra_memory(setup, work) < 30  # MiB; the draws at once would take 109
 
 
 def test_nzk_refuses_what_does_not_fit():

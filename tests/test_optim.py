@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from conftest import linux_only
 from torch import nn
 from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
@@ -676,9 +677,6 @@ def peak_of(how, kind):
         [sys.executable, "-c", _MEMORY, how, kind], capture_output=True, text=True, check=True, env=environment
     )
     return int(done.stdout) / 1024
-
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of peak memory")
 
 
 @linux_only

@@ -4,6 +4,7 @@ import math
 import pytest
 import reference
 import torch
+from conftest import extra_memory, linux_only
 from torch import nn
 
 from zonb import directions as D
@@ -159,6 +160,13 @@ def test_mixed_precision_is_that_of_the_parameters():
     assert (T.jacobian(model, x) - exact).norm() < 1e-6 * exact.norm()
     blocks = torch.einsum("nvd,mwd->nmvw", exact, exact)
     assert (T.gram(model, x) - blocks).norm() < 1e-6 * blocks.norm()
+
+
+@linux_only
+def test_memory_of_a_jacobian_with_many_outputs_is_that_of_its_entries():
+    setup = "import torch; from torch import nn; from zonb import tangents as T; x = torch.ones(1, 1, 64, 64)"
+    setup += "; model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Flatten())"
+    assert extra_memory(setup, "T.jacobian(model, x)") < 8  # MiB; one number a pair of outputs would take 64
 
 
 def test_outputs_must_have_the_batch_first():

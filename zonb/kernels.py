@@ -168,8 +168,10 @@ def sampled_nzk(
 
     Sums and sums of squares are matrix products over chunks of draws; memory is ``chunk * (2 d + 2 N)`` numbers and
     a few N x N matrices, whatever ``draws`` is. `zonb.theory.expected_nzk` is its expectation, of the same arguments.
-    Gaussian directions of mean 0 are drawn in the span of the tangents where that is smaller, N numbers for d; what
-    :math:`\zeta^Tz` is beyond it is drawn from its own law, so that the kernels have the law that they have in d.
+    For more than N draws with Gaussian directions of mean 0 these are drawn in the span of the tangents if that is
+    smaller, N numbers for d; what :math:`\zeta^Tz` is beyond it is drawn from its own law, so that the kernels have the
+    law that they have in d dimensions. Memory is then that of N for d and a copy of ``X``, and which draws belong to a
+    seed depends on all of ``X``.
 
     Args:
         X: tangents, (N, d).
@@ -196,7 +198,8 @@ def sampled_nzk(
     if draws < 2 or chunk < 1:
         raise ValueError(f"draws={draws} must be at least 2, for a standard error, and chunk={chunk} at least 1")
     N, d = X.shape
-    beyond = max(0, d - N) if pair.law is gaussian and pair.mean_z == pair.mean_zeta == 0 else 0
+    free = pair.law == gaussian and pair.mean_z == pair.mean_zeta == 0 and N < draws  # else the span does not pay
+    beyond = max(0, d - N) if free else 0
     X = in_span(X) if beyond else X
     total, squares = X.new_zeros(N, N), X.new_zeros(N, N)
     for start in range(0, draws, chunk):

@@ -164,7 +164,9 @@ def in_span(J: torch.Tensor) -> torch.Tensor:
     >>> tuple(small.shape), torch.allclose(small @ small.T, J @ J.T)
     ((2, 2), True)
     """
-    return torch.linalg.qr(J.reshape(-1, J.shape[-1]).T).R.T.reshape(*J.shape[:-1], -1)
+    n, d = math.prod(J.shape[:-1]), J.shape[-1]
+    columns = J.reshape(n, d).T.to(torch.promote_types(J.dtype, torch.float32))  # no half precision in LAPACK
+    return torch.linalg.qr(columns).R.T.reshape(*J.shape[:-1], min(n, d)).to(J.dtype)
 
 
 def jvp(model: nn.Module, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -400,8 +402,10 @@ def _of_layers(calls: Sequence[_Call], z: torch.Tensor) -> dict[torch.Tensor, _P
         found[weight] = _Piece(z.new_zeros(*z.shape, size), call.inputs if matrix is None else None)
         if bias is not None:
             found[bias] = _Piece(z.new_zeros(*z.shape, len(bias)))
-    for v, unit in enumerate(torch.eye(z.shape[1], dtype=z.dtype, device=z.device) if calls else ()):
-        signals = _gradients(z, [call.edge for call in calls], unit.expand_as(z))
+    for v in range(z.shape[1] if calls else 0):
+        unit = torch.zeros_like(z)
+        unit[:, v] = 1
+        signals = _gradients(z, [call.edge for call in calls], unit)
         for call, matrix, signal in zip(calls, matrices, signals, strict=True):
             if signal is None:
                 continue
