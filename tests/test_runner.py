@@ -639,6 +639,14 @@ def test_contradictory_requests_are_refused(book, arguments, complaint):
     assert book.executed() == []
 
 
+@pytest.mark.parametrize("name", ["01", "1", "01-a", "notebooks/01-a.md"])
+def test_a_chapter_goes_by_its_number_its_name_and_its_file(book, name):
+    book.write("01-a")
+    book.write("11-b")
+    assert book.zonb("run", name).returncode == 0
+    assert book.executed() == ["01-a"]
+
+
 def test_choices_that_look_like_numbers_are_text(book):
     book.write("01-a", "print('law is', repr(law))", parameters='law = "1"  # {1, 2, None} law')
     assert book.zonb("run", "01", "-p", "law=2").returncode == 0

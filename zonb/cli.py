@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--workers", type=int, help="chapters executed at a time on this machine")
         if name in ("run", "sweep", "record"):
             many = "+" if name == "run" else None
-            command.add_argument("chapter", nargs=many, help="number or name, such as 02 or 02-projected-kernel")
+            command.add_argument("chapter", nargs=many, help="number, name or file, such as 02 or 02-projected-kernel")
             command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
         return command
 
@@ -208,9 +208,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chapter(root: Path, name: str) -> Chapter:
-    paths = chapters.paths(root)
+    paths, stem = chapters.paths(root), Path(name).stem
     for slug, path in paths.items():
-        if name in (slug, slug.split("-")[0]):
+        if stem == slug or stem.zfill(2) == slug.split("-")[0]:
             return chapters.read(path)
     raise RunnerError(f"no chapter {name!r}; choose one of {', '.join(paths)}")
 
