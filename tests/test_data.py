@@ -225,6 +225,24 @@ def test_grey_8x8_keeps_a_flat_image_and_its_luminance():
     assert (rows.diff(dim=1) >= 0).all() and rows[0, 0] < 1e-6 < 1 - 1e-6 < rows[0, -1]  # left to right
 
 
+def shrunk(grey, size=8):
+    """Antialiased bilinear: each pixel a mean with the weights of a triangle as wide as two new pixels."""
+    scale = len(grey) / size
+    weights = np.array(
+        [[max(0, 1 - abs(k + 0.5 - (i + 0.5) * scale) / scale) for k in range(len(grey))] for i in range(size)]
+    )
+    weights /= weights.sum(1, keepdims=True)
+    return weights @ grey @ weights.T
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 32, 32, 3)])
+def test_grey_8x8_equals_the_twin(shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    grey = images / 255 if len(shape) == 3 else images / 255 @ [0.2989, 0.587, 0.114]
+    expected = torch.from_numpy(np.stack([shrunk(one).ravel() for one in grey]))
+    torch.testing.assert_close(data.grey_8x8(images, dtype=torch.float64), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_unit_vectors_are_uniform_and_may_be_folded():
     g = torch.Generator().manual_seed(0)
     x = data.unit_vectors(20_000, 3, generator=g)

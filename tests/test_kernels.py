@@ -70,7 +70,7 @@ def test_chunks_change_the_memory_and_not_the_law():
 def test_memory_of_projections_is_that_of_one_chunk():
     setup = "import torch; from zonb import directions as D, kernels as K; J = torch.ones(100, 30_000)"
     needed = extra_memory(setup, "K.project(J, D.gaussian, 6400, generator=D.generator(0))")
-    assert needed < 64  # MiB; the directions at once would take 730
+    assert 7 < needed < 16  # MiB; a chunk takes 7.3, the directions at once would take 732
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,12 @@ def test_groups_have_their_own_rate_and_decay_and_schedulers_change_it():
     optimizer.step(loss_of(model))
     changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {name for name, _ in named[2:]}
+    undecayed = network()
+    again = list(undecayed.named_parameters())
+    ZOSGD([{"params": again[:2], "lr": 0.0}, {"params": again[2:]}], 0.1).step(loss_of(undecayed))
+    for name, value in undecayed.named_parameters():  # the same step, less what the second group's decay takes
+        share = 0.1 * 0.5 if name in changed else 0
+        torch.testing.assert_close(dict(named)[name], value - share * before[name])
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.0)
     optimizer.step(loss_of(model))
     scheduler.step()
@@ -580,6 +586,39 @@ def test_traps_of_low_precision_are_named():
     optimizer = ZOSGD(model.parameters(), 1e-6)
     optimizer.step(closure)
     assert optimizer.moved > 0.5 and optimizer.updated < 0.1  # a step that bfloat16 rounds away
+
+
+def test_shares_that_change_and_the_mean_loss_are_what_they_say():
+    w = nn.Parameter(torch.cat([torch.ones(750), torch.full((250,), 0.01)]).bfloat16())  # 1 keeps its value for 1e-3
+    losses = iter([2.0 + 1e-3, 2.0 - 1e-3])
+
+    def closure():
+        w.sum()
+        return next(losses)
+
+    optimizer = ZOSGD([w], 1e-3, mu=1e-3, law=directions.rademacher)
+    with pytest.warns(UserWarning, match="changes 25.0% of the parameters"):
+        loss = optimizer.step(closure)
+    assert (optimizer.moved, optimizer.updated, loss) == (0.25, 0.25, 2.0)
+
+
+def test_one_small_difference_is_no_trap_and_many_are():
+    w = nn.Parameter(torch.ones(10))
+    difference = 1e-5
+
+    def closure():
+        return torch.tensor(1.0) + (difference if w.sum() > sum(w.tolist()) else 0)  # w.tolist() is what is stored
+
+    optimizer = ZOSGD([w], 0.0, mu=1e-2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step(closure)
+        difference = 0.0
+        for _ in range(10):
+            optimizer.step(closure)
+    with pytest.warns(UserWarning, match="less than the .* they are rounded to"):
+        for _ in range(200):
+            optimizer.step(closure)
 
 
 def test_a_random_closure_is_named():

@@ -1,6 +1,7 @@
 """The site builder on a book of one small chapter, rendered by the real Jupyter Book."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -208,6 +209,9 @@ def test_notation_feeds_the_page_and_the_macros():
     page = pages.notation_page(notation)
     for symbol in notation["symbols"]:
         assert f"${symbol['tex']}$" in page and symbol["meaning"] in page
+    own = {"tex": "t", "meaning": "m", "A": "in A", "B": "in B", "code": "c", "shape": "s"}
+    cells = pages.notation_page({"introduction": "", "symbols": [own]})
+    assert re.findall(r"- (\S.*)", cells)[-6:] == ["$t$", "m", "in A", "in B", "`c`", "s"]
     text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
     for macro in notation["macros"]:
         assert f"\\{macro}" in text + page, macro
@@ -240,6 +244,17 @@ def test_errata_and_ledger_must_agree(named):
     odd = {"": "one"}.get("".join(named), named[-1] if named else "")
     with pytest.raises(RunnerError, match=f"disagree about {odd}"):
         pages.errata_page({"A": [entry]}, rows)
+
+
+def test_the_ledger_tells_what_was_measured_from_what_was_expected():
+    table = pages.claims_table([ROW, {**ROW, "relation": "<=", "sem": None, "tolerance": 0.5, "comparisons": 7}])
+    assert "measured 1.25<br>expected 1<br>sem 1.0e-01" in table
+    assert "measured 1.25<br>expected at most 1<br>tolerance 5.0e-01<br>worst of 7" in table
+
+
+def test_the_map_counts_outcomes():
+    rows = [{**ROW, "verdict": verdict} for verdict in ("refuted", "new", "holds", "holds with correction")]
+    assert "refuted: 1<br>holds: 2<br>holds with correction: 1" in pages.map_page(rows)
 
 
 def test_the_map_lists_places_by_paper_kind_and_number():

@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from zonb import chapters, claims, cli, runner
+from zonb import chapters, claims, cli, data, runner
 
 
 def text_of(path):
@@ -234,9 +234,11 @@ def test_workers_share_the_cores(book):
     cell = "import os\nprint('threads', os.environ['OMP_NUM_THREADS'])"
     book.write("01-a", cell)
     book.write("02-b", cell)
+    book.write("03-c", cell)
     book.zonb("run", "01", "02", "--workers", "2")
-    for slug in ("01-a", "02-b"):
-        assert f"threads {max(1, (os.cpu_count() or 1) // 2)}" in text_of(book.results(slug)[0])
+    book.zonb("run", "03", "--workers", "1")
+    for slug, workers in {"01-a": 2, "02-b": 2, "03-c": 1}.items():
+        assert f"threads {max(1, (os.cpu_count() or 1) // workers)}\\n" in text_of(book.results(slug)[0])
 
 
 POINT = (
@@ -340,6 +342,18 @@ def test_a_worker_with_another_version_of_the_package_refuses(book):
     job = runner.Job("01-a", "key", nbformat.writes(nbformat.v4.new_notebook()), {}, parts)
     with pytest.raises(runner.RunnerError, match="has another zonb"):
         runner.execute(job)
+    used = chapters.modules(["import zonb.data"])
+    for modules, samples in ((used | {"data": "0" * 64}, data.checksums()), (used, {"mnist.npz": "0" * 64})):
+        parts |= {"code": ["import zonb.data"], "modules": modules, "data": samples}
+        with pytest.raises(runner.RunnerError, match="has another zonb"):
+            runner.execute(job)
+
+
+def test_other_versions_of_the_packages_make_another_run(book):
+    book.write("01-a")
+    assert book.zonb("run", "01").returncode == 0
+    (book.root / "requirements.txt").write_text("torch==0.1\n")
+    assert book.zonb("run", "01").returncode == 0 and book.executed() == ["01-a", "01-a"]
 
 
 CLAIM = (
@@ -482,8 +496,8 @@ def test_parameter_cells_without_a_range_are_refused(book, parameters, complaint
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
     runner.write_atomic(path, "old")
-    with pytest.raises(TypeError):
-        runner.write_atomic(path, None)
+    with pytest.raises(UnicodeEncodeError):
+        runner.write_atomic(path, "new, but" + "x" * 100_000 + "\ud800")  # fails when a part may have been written
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
@@ -688,6 +702,21 @@ def test_the_measurement_may_arrive_in_pieces_or_not_at_all(pieces):
     facts = notebook.metadata["zonb"]
     assert notebook.cells == [] and facts["peak_mib"] == (12 if pieces else None)
     assert facts["data"] == {"b.npz": "2e"} | ({"a.npz": "1f"} if pieces else {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of a process's memory")
+def test_the_peak_is_that_of_the_chapter_and_not_of_the_worker(book):
+    book.write("01-a", "x = bytearray(300 * 2**20)\nx[::4096] = bytes(len(x[::4096]))\ndel x")
+    book.write("02-b")
+    code = (
+        "import nbformat; from pathlib import Path; from zonb import chapters, runner\n"
+        "x = bytearray(800 * 2**20); x[::4096] = bytes(len(x[::4096]))\n"
+        "for path in chapters.paths(Path()).values():\n"
+        "    job = runner._job(runner.plan(Path(), chapters.read(path), {}))\n"
+        "    print(nbformat.reads(runner.execute(job).notebook, 4).metadata['zonb']['peak_mib'])"
+    )
+    large, small = map(float, book.zonb(program=("-c", code)).stdout.split())
+    assert 20 < small < 300 <= large < small + 320
 
 
 def test_a_choice_with_dots_takes_any_text():

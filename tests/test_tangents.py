@@ -97,6 +97,14 @@ class Precise(Tied):
         return self.last(torch.tanh(self.first(x))).double()
 
 
+def hooked():
+    """A layer that sees twice its input and makes three times its output."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    model[2].register_forward_pre_hook(lambda layer, args: (2 * args[0],))
+    model[0].register_forward_hook(lambda layer, args, output: 3 * output)
+    return model
+
+
 class Bare(Tied):
     """Weights without a module that is called, and an output without classes."""
 
@@ -111,6 +119,7 @@ MODELS = {
     "a constant's layer": Constant(),
     "no layer called": Bare(),
     "layers called oddly": Odd(),
+    "hooks": hooked(),
     "change in place": nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
     "normalisation": nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 3, bias=False)),
     "statistics kept": nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).eval(),
@@ -240,6 +249,17 @@ def test_spsa_equals_the_twin_and_uses_no_derivative():
     torch.testing.assert_close(ours, reference.spsa_gradient(lambda t: t.square().sum(), theta.detach(), us, 1e-3))
     with pytest.raises(AssertionError, match="a derivative was used"):
         NoBackward.apply(theta).backward()
+
+
+def test_spsa_takes_the_difference_that_it_is_given():
+    theta, u = torch.tensor([1.0, 2.0]).double(), torch.tensor([[1.0, -1.0]]).double()
+    one_sided = T.spsa_gradient(lambda t: t @ t, theta, u, 0.5, difference=T.forward_difference)
+    torch.testing.assert_close(one_sided, (2 * (theta @ u[0]) + 0.5 * 2) * u[0])  # mu |u|^2 more than the slope
+
+
+def test_default_mu_is_that_of_the_coarsest_type():
+    fine, coarse = torch.ones(3), torch.ones(3).bfloat16()
+    assert T.default_mu([fine, coarse]) == T.default_mu([coarse, coarse]) > 10 * T.default_mu([fine, fine])
 
 
 def test_spsa_is_unbiased_with_second_moment_of_the_law():

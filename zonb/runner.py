@@ -37,12 +37,16 @@ from zonb.chapters import Chapter
 
 _VERSIONED = ("numpy", "torch", "torchvision", "transformers", "matplotlib", "papermill", "jupyter-book")
 _MEASURE = """
-import json, sys
+import json, pathlib, re, sys
 try:
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 except ImportError:
     peak = None
+status = pathlib.Path("/proc/self/status")
+found = re.search(r"VmHWM:\\s+([0-9]+)", status.read_text()) if status.exists() else None
+if found:  # on Linux the account above begins at the size of the process that started this one
+    peak = int(found[1]) / 2**10
 print(json.dumps({"peak": peak, "files": getattr(sys.modules.get("zonb.data"), "files_read", {})}))
 """
 _RECORD_BYTES = 2**20
