@@ -205,14 +205,11 @@ def test_nothing_is_printed_on_the_way_to_a_model(small, tokenizer):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_family_has_learnt_something_of_the_prompt(monkeypatch):
-    monkeypatch.setattr(language, "_train", lambda *_: pytest.skip("the family is not in the cache"))
+def test_the_smallest_of_the_family_has_learnt_something_of_the_prompt():
+    model, tokenizer = language.causal_lm("opt-0.2m")
     test = data.reviews(split="test")
-    chance = 0.5 / len(test) ** 0.5
-    for name in language._FAMILY:
-        model, tokenizer = language.causal_lm(name)
-        with torch.no_grad():
-            logits = language.next_token_logits(model, language.prompt_batch(tokenizer, test.texts))
-        answers = logits[:, language.verbalisers(tokenizer)]
-        right = (answers.argmax(1).numpy() == test.labels).mean()
-        assert 0.5 + 4 * chance < right < 0.85, name
+    with torch.no_grad():
+        logits = language.next_token_logits(model, language.prompt_batch(tokenizer, test.texts))
+    answers = logits[:, language.verbalisers(tokenizer)]
+    right = (answers.argmax(1).numpy() == test.labels).mean()
+    assert 0.5 + 4 * 0.5 / len(test) ** 0.5 < right < 0.85
