@@ -11,6 +11,9 @@ import torch
 from zonb import data, directions, kernels, models, tangents, theory
 
 DRAWS, ETA, STEPS = 10_000, 1e-3, 16_000
+OURS = "zonb, kernels.sampled_nzk"
+SIGNS = "zonb, Rademacher directions, in all d dimensions"
+LOOP = "a kernel for each draw, stacked"
 
 
 def setting(dtype: torch.dtype):
@@ -52,11 +55,11 @@ def estimates() -> dict:
         return work
 
     return {
-        "zonb, kernels.sampled_nzk": with_zonb(directions.gaussian),
+        OURS: with_zonb(directions.gaussian),
         "its random numbers and matrix products alone": floor(N),
         "the same for directions in all d dimensions": floor(d),
-        "zonb, Rademacher directions, in all d dimensions": with_zonb(directions.rademacher),
-        "a kernel for each draw, stacked": loop,
+        SIGNS: with_zonb(directions.rademacher),
+        LOOP: loop,
     }
 
 
@@ -108,14 +111,10 @@ def main() -> None:
 
 def agree(works: dict) -> None:
     estimates = works["nzk"]
-    mean, sem = estimates["zonb, kernels.sampled_nzk"]()
-    others = [
-        estimates["zonb, Rademacher directions, in all d dimensions"]()[0],
-        estimates["a kernel for each draw, stacked"](),
-    ]
+    mean, sem = estimates[OURS]()
     X, _, _ = setting(torch.float32)
     expected = theory.expected_nzk(X, directions.Pair(law=directions.gaussian))
-    for estimate in (mean, *others):
+    for estimate in (mean, estimates[SIGNS]()[0], estimates[LOOP]()):
         assert ((estimate - expected).abs() < 6 * sem).all(), "an estimate is not that of the expected kernel"
         identical = (X.shape[1] + 2) * expected  # the kernel of directions that are one and the same
         assert ((estimate - identical).abs() > 6 * sem).any(), "the check cannot tell two kernels apart"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, linux_only
 
 from zonb import pages
 
@@ -49,7 +49,7 @@ def test_a_ratio_is_taken_within_a_round_so_that_a_slow_one_counts_once():
     assert harness.spread([0.002, 0.001, 0.004]) == "2 ms (1 to 4)"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of a process's memory")
+@linux_only
 def test_memory_is_what_a_call_needs_and_no_more():
     size = 64 * 2**20
     assert 60 < harness.extra_memory(lambda: torch.ones(size // 4)) < 70
@@ -88,6 +88,6 @@ def test_published_tables_are_those_that_the_page_shows():
         found = json.loads((PUBLISHED / f"{name}.json").read_text())
         assert f"## {found['title']}" in text and found["date"] in text
         section = text.split(f"## {found['title']}\n")[1].split("\n## ")[0]
-        lines = [line.split("- ", 1)[1] for line in section.splitlines() if re.match(r"(\* -|  -) ?", line)]
         cells = [list(found["rows"][0]), *(row.values() for row in found["rows"])]
-        assert [line.strip() for line in lines] == [str(cell or "").strip() for row in cells for cell in row]
+        shown = re.findall(r"^[* ] -(.*)$", section, re.M)
+        assert [cell.strip() for cell in shown] == [str(cell or "") for row in cells for cell in row]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import linux_only
 
 from zonb import chapters, claims, cli, data, runner
 
@@ -704,7 +705,7 @@ def test_the_measurement_may_arrive_in_pieces_or_not_at_all(pieces):
     assert facts["data"] == {"b.npz": "2e"} | ({"a.npz": "1f"} if pieces else {})
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of a process's memory")
+@linux_only
 def test_the_peak_is_that_of_the_chapter_and_not_of_the_worker(book):
     book.write("01-a", "x = bytearray(300 * 2**20)\nx[::4096] = bytes(len(x[::4096]))\ndel x")
     book.write("02-b")

@@ -97,19 +97,19 @@ class Precise(Tied):
         return self.last(torch.tanh(self.first(x))).double()
 
 
+class Bare(Tied):
+    """Weights without a module that is called, and an output without classes."""
+
+    def forward(self, x):
+        return nn.functional.linear(torch.sin(x), self.last.weight).prod(1)
+
+
 def hooked():
     """A layer that sees twice its input and makes three times its output."""
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     model[2].register_forward_pre_hook(lambda layer, args: (2 * args[0],))
     model[0].register_forward_hook(lambda layer, args, output: 3 * output)
     return model
-
-
-class Bare(Tied):
-    """Weights without a module that is called, and an output without classes."""
-
-    def forward(self, x):
-        return nn.functional.linear(torch.sin(x), self.last.weight).prod(1)
 
 
 MODELS = {
