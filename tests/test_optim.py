@@ -448,6 +448,63 @@ def test_one_sided_steps_leave_operations_in_place_without_effect():
 
 
 @pytest.mark.usefixtures("way")
+def test_what_is_stored_stays_where_it_is_even_if_the_step_runs_in_inference_mode():
+    model, x = network(), batch()[0]
+    model[0].weight.data = model[0].weight.data.T.contiguous().T
+    before = [(q.data_ptr(), q.stride(), q.is_leaf, q.requires_grad) for q in model.parameters()]
+    optimizer = ZOSGD(model.parameters(), 0.1, P=2)
+    for context in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with context():
+            optimizer.step(lambda: model(x).square().sum())
+    assert [(q.data_ptr(), q.stride(), q.is_leaf, q.requires_grad) for q in model.parameters()] == before
+    assert not any(q.is_inference() for q in model.parameters())
+    model(x).sum().backward()  # and is trained by other means afterwards
+    stepped = weights(model)
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert not same(model, stepped)
+
+
+def test_operations_on_small_parameters_are_watched_until_one_is_read(monkeypatch):
+    watched = []
+    real = optim._Perturbed.__torch_function__
+    monkeypatch.setattr(
+        optim._Perturbed, "__torch_function__", lambda *args, **kwargs: watched.append(1) or real(*args, **kwargs)
+    )
+    model, large = network(), nn.Parameter(torch.ones(600, 600))
+    x, counts = batch()[0], []
+
+    def closure(parameter):
+        before = len(watched)
+        loss = model(x).sum() + parameter.sum()
+        counts.append(len(watched) - before)
+        return loss
+
+    small = nn.Parameter(torch.ones(3))
+    ZOSGD([*model.parameters(), small], 0.0, P=2).step(lambda: closure(small))
+    assert counts[0] > 0 and counts[1:] == [0, 0, 0]
+    counts.clear()
+    ZOSGD([*model.parameters(), large], 0.0, P=2).step(lambda: closure(large))
+    assert len(counts) == 4 and min(counts) > 0
+
+
+def test_small_parameters_are_perturbed_for_whoever_reads_them_and_counted_if_a_torch_operation_does():
+    read, unread = nn.Parameter(torch.ones(4)), nn.Parameter(torch.full((6,), 1e9))  # too large to move
+    seen = []
+
+    def closure():
+        seen.append(read.detach().numpy().copy())
+        return float(read.sum())
+
+    optimizer = ZOSGD([read, unread], 0.0, mu=0.1, P=2, law=directions.rademacher)
+    with pytest.warns(UserWarning, match="read 1 of 2"):
+        optimizer.step(closure)
+    assert all(abs(abs(values - 1) - 0.1).max() < 1e-6 for values in seen)
+    assert optimizer.moved == 1
+    optimizer.step(lambda: closure() + float(unread.sum()))
+    assert optimizer.moved == 0.4
+
+
+@pytest.mark.usefixtures("way")
 def test_a_wrong_index_is_an_error_as_it_is_for_the_module():
     table = nn.Embedding(5, 4)
     for index in (-1, 5):
@@ -607,7 +664,7 @@ def test_one_small_difference_is_no_trap_and_many_are():
     difference = 1e-5
 
     def closure():
-        return torch.tensor(1.0) + (difference if w.sum() > sum(w.tolist()) else 0)  # w.tolist() is what is stored
+        return torch.tensor(1.0) + (difference if w.sum() > 10 else 0)
 
     optimizer = ZOSGD([w], 0.0, mu=1e-2)
     with warnings.catch_warnings():

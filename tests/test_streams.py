@@ -100,6 +100,22 @@ def test_gaussian_entries_follow_the_normal_distribution_into_the_tails():
     assert abs(beyond - expected) < 5 * math.sqrt(expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gaussian_rows_follow_from_the_generator_and_are_others_each_time(dtype):
+    generator = directions.generator(5)
+    one, other = (streams.gaussian(400, 101, generator, dtype) for _ in range(2))
+    assert one.shape == (400, 101) and one.dtype == dtype
+    assert torch.equal(one, streams.gaussian(400, 101, directions.generator(5), dtype))
+    one, other = one.double(), other.double()
+    if dtype != torch.bfloat16:
+        assert stats.kstest(one.flatten().numpy(), "norm").pvalue > 1e-4
+        assert stats.kstest(1.06 * one.flatten().numpy(), "norm").pvalue < 1e-4  # negative control
+    n = one.numel()
+    for a, b in ((one, other), (one[1:], one[:-1]), (one[:, 1:], one[:, :-1])):  # of another call, row and column
+        assert abs((a * b).sum().item()) < 5 * math.sqrt(n)
+    assert abs((one * one).sum().item() - n) < 5 * math.sqrt(2 * n)
+
+
 @pytest.mark.parametrize("law", LAWS, ids=str)
 def test_any_piece_on_any_number_of_threads_is_the_same(law, set_threads):
     size, stream = 300_001, Stream(law, 1, 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Law:
     name: str
     kappa: float | None
     independent: bool
-    _draw: _Draw
+    _draw: _Draw = field(repr=False)
 
     def sample(self, P: int, d: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Draw ``P`` directions, shape (P, d), one a row.

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 
+from zonb import streams
 from zonb.directions import Law, Pair, gaussian
 from zonb.tangents import in_span
+
+_FROM_STREAM = Law(gaussian.name, gaussian.kappa, True, streams.gaussian)
 
 
 def entk(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:
@@ -169,9 +173,9 @@ def sampled_nzk(
     Sums and sums of squares are matrix products over chunks of draws; memory is ``chunk * (2 d + 2 N)`` numbers and
     a few N x N matrices, whatever ``draws`` is. `zonb.theory.expected_nzk` is its expectation, of the same arguments.
     For more than N draws with Gaussian directions of mean 0 these are drawn in the span of the tangents if that is
-    smaller, N numbers for d; what :math:`\zeta^Tz` is beyond it is drawn from its own law, so that the kernels have the
-    law that they have in d dimensions. Memory is then that of N for d and a copy of ``X``, and which draws belong to a
-    seed depends on all of ``X``.
+    smaller, N numbers for d, and from a stream, which is faster. What :math:`\zeta^Tz` is beyond the span is drawn from
+    its own law, so that the kernels have the law that they have in d dimensions. Memory is then that of N for d and a
+    copy of ``X``, and which draws belong to a seed depends on all of ``X``.
 
     Args:
         X: tangents, (N, d).
@@ -186,8 +190,8 @@ def sampled_nzk(
     Raises:
         ValueError: ``draws`` below 2 or ``chunk`` below 1.
 
-    Source: paper B, Section 4 (10,000 draws); in the span: chapter 10 of the book, "What a Gaussian draw needs to
-    know".
+    Source: paper B, Section 4 (10,000 draws). Deviation: the paper draws in all dimensions; for the span see chapter 10
+    of the book, "What a Gaussian draw needs to know".
 
     >>> from zonb import directions
     >>> pair = directions.Pair(law=directions.gaussian, shared=1.0)
@@ -198,9 +202,10 @@ def sampled_nzk(
     if draws < 2 or chunk < 1:
         raise ValueError(f"draws={draws} must be at least 2, for a standard error, and chunk={chunk} at least 1")
     N, d = X.shape
-    free = pair.law == gaussian and pair.mean_z == pair.mean_zeta == 0 and N < draws  # else the span does not pay
-    beyond = max(0, d - N) if free else 0
-    X = in_span(X) if beyond else X
+    isotropic = pair.law == gaussian and pair.mean_z == pair.mean_zeta == 0
+    beyond = max(0, d - N) if isotropic and N < draws else 0  # for fewer draws the span does not pay
+    if beyond:
+        X, pair = in_span(X), replace(pair, law=_FROM_STREAM)
     total, squares = X.new_zeros(N, N), X.new_zeros(N, N)
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)

@@ -26,7 +26,7 @@ u32, u64, i32, f32 = np.uint32, np.uint64, np.int32, np.float32
 
 BLOCK = 1024  # entries made together; a power of two, so that a piece starts with a block
 _SPAN = 1 << 16  # entries whose squares are summed together
-_SHARED = 1 << 15  # entries from which on threads share the work
+_SHARED = 1 << 15  # entries of directions from which on threads share the work
 _STAGE = 1 << 18  # entries converted at a time where numpy cannot see a tensor (half precision, other devices)
 LAWS = (directions.gaussian, directions.rademacher, directions.sphere)
 
@@ -180,10 +180,25 @@ class Stream:
     ) -> int:
         words = self._words(first, parameter)
         factors = np.asarray(coefficients, dtype=out.dtype)
-        threads = _threads() if len(out) >= _SHARED else 1
+        threads = _threads() if len(out) * len(factors) >= _SHARED else 1
         if threads == 1:
             return _add(out, base, offset, factors, out.dtype.type(keep), *words)
         return _add_shared(out, base, offset, factors, out.dtype.type(keep), *words, threads)
+
+
+def gaussian(P: int, d: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """``P`` Gaussian directions as rows, (P, d), of a stream that the generator gives the seed of.
+
+    The law of `zonb.directions.gaussian`, several times as fast as from the generator alone. Float64 entries have the
+    resolution of float32.
+
+    >>> gaussian(2, 3, directions.generator(0)).shape
+    torch.Size([2, 3])
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    rows = torch.zeros(P, d, dtype=dtype)
+    Stream(directions.gaussian, seed, step=0).add(rows, rows, [1.0], first=0, parameter=0)
+    return rows
 
 
 def visible(tensor: torch.Tensor) -> bool:
