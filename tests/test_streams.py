@@ -103,9 +103,9 @@ def test_gaussian_entries_follow_the_normal_distribution_into_the_tails():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_gaussian_rows_follow_from_the_generator_and_are_others_each_time(dtype):
     generator = directions.generator(5)
-    one, other = (streams.gaussian(400, 101, generator, dtype) for _ in range(2))
+    one, other = (streams.gaussian_rows(400, 101, generator, dtype) for _ in range(2))
     assert one.shape == (400, 101) and one.dtype == dtype
-    assert torch.equal(one, streams.gaussian(400, 101, directions.generator(5), dtype))
+    assert torch.equal(one, streams.gaussian_rows(400, 101, directions.generator(5), dtype))
     one, other = one.double(), other.double()
     if dtype != torch.bfloat16:
         assert stats.kstest(one.flatten().numpy(), "norm").pvalue > 1e-4

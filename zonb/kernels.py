@@ -19,7 +19,7 @@ from zonb import streams
 from zonb.directions import Law, Pair, gaussian
 from zonb.tangents import in_span
 
-_FROM_STREAM = Law(gaussian.name, gaussian.kappa, True, streams.gaussian)
+_FROM_STREAM = Law(gaussian.name, gaussian.kappa, True, streams.gaussian_rows)
 
 
 def entk(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:

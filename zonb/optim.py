@@ -490,14 +490,12 @@ class _Small:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """While active, the parameters point at ``values``; what they point at otherwise is not touched."""
-        with torch.inference_mode(False):  # else they would be bound to that mode afterwards
-            stored = [parameter.data for parameter in self.members]
-            _point(self.members, self.values.values())
+        stored = [parameter.data for parameter in self.members]
         try:
+            _point(self.members, self.values.values())
             yield
         finally:
-            with torch.inference_mode(False):
-                _point(self.members, stored)
+            _point(self.members, stored)
 
     def move(self, p: int, radius: float) -> None:
         """Fill ``values`` along direction p; ``changed`` entries of each have differed from the stored ones."""

@@ -186,13 +186,13 @@ class Stream:
         return _add_shared(out, base, offset, factors, out.dtype.type(keep), *words, threads)
 
 
-def gaussian(P: int, d: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def gaussian_rows(P: int, d: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """``P`` Gaussian directions as rows, (P, d), of a stream that the generator gives the seed of.
 
     The law of `zonb.directions.gaussian`, several times as fast as from the generator alone. Float64 entries have the
     resolution of float32.
 
-    >>> gaussian(2, 3, directions.generator(0)).shape
+    >>> gaussian_rows(2, 3, directions.generator(0)).shape
     torch.Size([2, 3])
     """
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
