@@ -180,7 +180,7 @@ def modules(code: Iterable[str]) -> dict[str, str]:
     """The zonb modules that pieces of code import, transitively, with the SHA-256 of each file.
 
     >>> sorted(modules(["from zonb import kernels"]))
-    ['__init__', 'directions', 'kernels', 'tangents']
+    ['__init__', 'directions', 'kernels', 'streams', 'tangents']
     """
     found: dict[str, str] = {}
     waiting = [name for piece in code for name in _imports(piece)]
