@@ -505,6 +505,28 @@ def test_small_parameters_are_perturbed_for_whoever_reads_them_and_counted_if_a_
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("two_sided", [True, False])
+@pytest.mark.parametrize("gradients", [True, False])  # autocast keeps its copies where gradients are enabled
+def test_autocast_around_a_step_does_not_hide_the_perturbation(gradients, two_sided):
+    model, x, seen = network(), batch()[0], []
+
+    def closure():
+        with torch.set_grad_enabled(gradients):
+            seen.append(model(x).detach().float())
+        return seen[-1].sum()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        ZOSGD(model.parameters(), 0.0, mu=0.5, P=2, two_sided=two_sided).step(closure)
+        seen.append(model(x).detach().float())
+    stored = seen.pop()
+    ends = seen if two_sided else seen[1:]
+    assert len(seen) == (4 if two_sided else 3)
+    assert all((end - stored).abs().max() > 0.1 for end in ends)
+    assert two_sided or torch.equal(seen[0], stored)
+    assert all((one - other).abs().max() > 0.1 for k, one in enumerate(ends) for other in ends[:k])
+
+
+@pytest.mark.usefixtures("way")
 def test_a_wrong_index_is_an_error_as_it_is_for_the_module():
     table = nn.Embedding(5, 4)
     for index in (-1, 5):

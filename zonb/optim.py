@@ -496,9 +496,11 @@ class _Small:
             yield
         finally:
             _point(self.members, stored)
+            torch.clear_autocast_cache()
 
     def move(self, p: int, radius: float) -> None:
         """Fill ``values`` along direction p; ``changed`` entries of each have differed from the stored ones."""
+        torch.clear_autocast_cache()  # which takes a parameter at the same place for one with the same values
         if radius == 0:
             self.out.copy_(self.base)
             return
