@@ -1,15 +1,13 @@
 r"""Zeroth-order stochastic gradient descent as a torch optimiser, in the memory of inference.
 
 A step evaluates the loss at :math:`\theta\pm\mu u_p` for P directions and never at a stored copy: while the model runs,
-each operation that reads a large parameter is handed its perturbed values, made for that operation in a place that the
-next one uses again; a linear layer is given some rows at a time, an embedding the rows it looks up. Small parameters
-point at perturbed values while losses are evaluated. What is stored changes in the update alone, so that nothing drifts
-and a step that fails before it leaves no trace.
+each operation that reads a parameter is handed its perturbed values, made for that operation in a place that the next
+one uses again; a linear layer is given some rows at a time, an embedding the rows it looks up. The stored parameters
+change in the update alone, so that nothing drifts and a step that fails before it leaves no trace.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import warnings
@@ -127,8 +125,7 @@ class ZOSGD(torch.optim.Optimizer):
             closure: evaluates the loss on the step's batch and returns it, a number or a tensor with one entry; called
                 2P times (one-sided: P + 1 times) without gradients. It must be deterministic: evaluation mode, no
                 dropout. The model must read its parameters through torch operations in the calling thread (compiled
-                or scripted modules, and torch.func transforms of a parameter, do not); other threads leave it alone
-                meanwhile.
+                or scripted modules, and torch.func transforms of a parameter, do not).
 
         Returns:
             The mean of the losses at :math:`\theta\pm\mu u_p` (one-sided: the loss at :math:`\theta`) of this process;
@@ -147,9 +144,27 @@ class ZOSGD(torch.optim.Optimizer):
         if self.group is not None:
             rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
         view = _Perturbed(stream, self._numbered, self._parameters())
-        state = torch.get_rng_state()
-        with view.small.shown():
-            slopes, losses, resolution = self._slopes(closure, view, range(rank, self.P, ranks))
+        slopes = torch.zeros(self.P, dtype=torch.float64)
+        losses: list[float] = []
+        resolution, base, state = 0.0, math.nan, torch.get_rng_state()
+        if not self.two_sided:
+            with view.along(0, 0.0):
+                base = _number_of(closure())[0]
+        for p in range(rank, self.P, ranks):
+            radius = self._radius(stream, p)
+            signs = (1, -1) if self.two_sided else (1,)
+            ends = []
+            for sign in signs:
+                with view.along(p, sign * self.mu * radius):
+                    ends.append(_number_of(closure()))
+            if not view.read:
+                raise RuntimeError(
+                    "the closure read none of the optimiser's parameters through a torch operation; give the "
+                    "parameters of the model it runs, neither compiled nor scripted"
+                )
+            (plus, resolution), (minus, _) = ends[0], ends[-1] if self.two_sided else (base, 0.0)
+            slopes[p] = (plus - minus) / (self.mu * len(signs)) * radius
+            losses += [plus, minus] if self.two_sided else [minus]
         if self.group is not None:
             shared = slopes.to(self.param_groups[0]["params"][0].device)  # where the group's backend expects it
             torch.distributed.all_reduce(shared, group=self.group)
@@ -160,11 +175,13 @@ class ZOSGD(torch.optim.Optimizer):
                 "parameters are as before. Take a smaller lr or mu, or check the batch"
             )
         self._square = self._recent(slopes[rank::ranks])
-        self.moved = view.share()
+        self.moved = view.changed / view.entries if view.entries else math.nan
         self._warn(not torch.equal(state, torch.get_rng_state()), len(view.read), resolution)
         self._update(stream, slopes)
         self.steps += 1
-        return math.fsum(losses) / len(losses) if losses else math.nan  # a rank without directions
+        if not losses:  # a rank without directions
+            return base
+        return math.fsum(losses) / len(losses)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of any torch optimiser, and under ``"zo"`` what the directions follow from."""
@@ -214,34 +231,6 @@ class ZOSGD(torch.optim.Optimizer):
         self.law = {law.name: law for law in LAWS}[settings["law"]]
         numbers = zip(self._parameters(), settings["numbers"], strict=True)
         self._numbered = {id(parameter): number for parameter, number in numbers}
-
-    def _slopes(
-        self, closure: Callable[[], Any], view: _Perturbed, mine: Iterable[int]
-    ) -> tuple[torch.Tensor, list[float], float]:
-        """The slopes of my directions, zero for others; the losses to be averaged, and what the last is rounded to."""
-        slopes = torch.zeros(self.P, dtype=torch.float64)
-        losses: list[float] = []
-        resolution, base = 0.0, math.nan
-        if not self.two_sided:
-            with view.along(0, 0.0):
-                base = _number_of(closure())[0]
-            losses.append(base)
-        for p in mine:
-            radius = self._radius(view.stream, p)
-            signs = (1, -1) if self.two_sided else (1,)
-            ends = []
-            for sign in signs:
-                with view.along(p, sign * self.mu * radius):
-                    ends.append(_number_of(closure()))
-            if not view.read:
-                raise RuntimeError(
-                    "the closure read none of the optimiser's parameters through a torch operation; give the "
-                    "parameters of the model it runs, neither compiled nor scripted"
-                )
-            (plus, resolution), (minus, _) = ends[0], ends[-1] if self.two_sided else (base, 0.0)
-            slopes[p] = (plus - minus) / (self.mu * len(signs)) * radius
-            losses += [plus, minus] if self.two_sided else []
-        return slopes, losses, resolution
 
     def _parameters(self) -> list[torch.Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
@@ -321,10 +310,7 @@ class ZOSGD(torch.optim.Optimizer):
 
 
 class _Perturbed(TorchFunctionMode):
-    """While active, torch operations see large parameters moved along a direction; the stored ones are not touched.
-
-    Small ones are moved by `_Small`; of these it only tells which are read.
-    """
+    """While active, torch operations see parameters moved along a direction; the stored ones are not touched."""
 
     def __init__(self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor]) -> None:
         super().__init__()
@@ -335,44 +321,33 @@ class _Perturbed(TorchFunctionMode):
         self.changed = self.entries = 0
         self.read: set[int] = set()
 
-    def along(self, p: int, radius: float) -> contextlib.AbstractContextManager[Any]:
-        """Where the losses at this distance along direction p are to be evaluated."""
+    def along(self, p: int, radius: float) -> _Perturbed:
         self.p, self.radius = p, radius
         self.small.move(p, radius)
-        watched = len(self.numbered) > len(self.small.values) or not self.read
-        return self if watched else contextlib.nullcontext()
-
-    def share(self) -> float:
-        """Of the entries read, that were changed."""
-        changed, entries = self.changed, self.entries
-        for key in self.read & self.small.values.keys():
-            changed += self.small.changed[key]
-            entries += self.small.moves * self.small.values[key].numel()
-        return changed / entries if entries else math.nan
+        return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        parameters = {} if func in _METADATA else self._among((*args, *kwargs.values()))
-        self.read.update(parameters)
-        large = {key: parameter for key, parameter in parameters.items() if key not in self.small.values}
-        if not large:
+        parameters = None if func in _METADATA else self._among((*args, *kwargs.values()))
+        if not parameters:
             return func(*args, **kwargs)
-        if len(args) > 1 and id(args[1]) in large and args[1].ndim == 2:
+        self.read.update(parameters)
+        if len(args) > 1 and self._is_large_matrix(args[1]):
             if func is torch.nn.functional.embedding and kwargs.get("max_norm") is None:
                 return self._embedding(*args[:2])
             if func is torch.nn.functional.linear and self._by_rows(*args, **kwargs):
                 return self._linear(*args, **kwargs)
-        moved = self._moved(large)
+        moved = self._moved(parameters)
         args, kwargs = self._replaced((args, kwargs), moved)
         del moved  # so that no more than the operation holds the values
         return func(*args, **kwargs)
 
-    def _is_large(self, value: Any) -> bool:
-        return id(value) in self.numbered and id(value) not in self.small.values
+    def _is_large_matrix(self, value: Any) -> bool:
+        return id(value) in self.numbered and id(value) not in self.small.values and value.ndim == 2
 
     def _by_rows(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
         """Whether a linear layer may be done by rows: nothing of them is kept for a derivative, and they fit."""
-        plain = x.layout is torch.strided and not x.is_nested and not self._is_large(x)
+        plain = x.layout is torch.strided and not x.is_nested and id(x) not in self.numbered
         plain &= bias is None or bias.shape == weight.shape[:1]
         return plain and not torch.is_grad_enabled() and 0 < len(weight) and 0 < _unit(weight) <= _ROWS
 
@@ -391,7 +366,7 @@ class _Perturbed(TorchFunctionMode):
 
     def _linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """By rows of the weight, as many as stay in the processor's cache until they are multiplied."""
-        if bias is not None and self._is_large(bias):
+        if bias is not None and id(bias) in self.numbered:
             bias = self._moved({id(bias): bias})[id(bias)]
         if (self.rows.dtype, self.rows.device) != (weight.dtype, weight.device):
             with torch.inference_mode(False):
@@ -417,9 +392,14 @@ class _Perturbed(TorchFunctionMode):
         return out
 
     def _moved(self, parameters: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
-        """The values of large parameters."""
         moved = {}
-        for base, out in zip(parameters.values(), self.place.like(list(parameters.values())), strict=True):
+        for key in parameters:
+            value = self.small.values.get(key)
+            if value is not None:
+                moved[key] = value
+                self._count(self.small.changed[key], value)
+        large = [parameter for key, parameter in parameters.items() if key not in moved]
+        for base, out in zip(large, self.place.like(large) if large else (), strict=True):
             moved[id(base)] = out
             if self.radius == 0:  # the stored values, safe from operations in place
                 out.copy_(base.detach())
@@ -465,7 +445,7 @@ def _unit(weight: torch.Tensor) -> int:
 class _Small:
     """Small parameters of one type, at most a MiB in all, moved together before the model runs.
 
-    A call for each would cost more than what it does, and so would looking for them in each operation.
+    A call for each would cost more than what it does.
     """
 
     def __init__(self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor]) -> None:
@@ -485,34 +465,16 @@ class _Small:
         self.out = torch.empty_like(self.base)
         pieces = zip(self.members, self.out.split(self.sizes), strict=True)
         self.values = {id(parameter): piece.view(parameter.shape) for parameter, piece in pieces}
-        self.changed, self.moves = dict.fromkeys(self.values, 0), 0
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """While active, the parameters point at ``values``; what they point at otherwise is not touched."""
-        stored = [parameter.data for parameter in self.members]
-        try:
-            _point(self.members, self.values.values())
-            yield
-        finally:
-            _point(self.members, stored)
-            torch.clear_autocast_cache()
+        self.changed: dict[int, int] = {}
 
     def move(self, p: int, radius: float) -> None:
-        """Fill ``values`` along direction p; ``changed`` entries of each have differed from the stored ones."""
-        torch.clear_autocast_cache()  # which takes a parameter at the same place for one with the same values
+        """Fill ``values`` along direction p; ``changed`` entries of each differ from the stored ones."""
         if radius == 0:
             self.out.copy_(self.base)
+            self.changed = dict.fromkeys(self.values, 0)
             return
         counts = self.stream.add_to_each(self.out, self.base, self.sizes, radius, first=p, parameters=self.numbers)
-        self.moves += 1
-        for key, count in zip(self.changed, counts, strict=True):
-            self.changed[key] += count
-
-
-def _point(parameters: Iterable[torch.Tensor], values: Iterable[torch.Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.data = value
+        self.changed = dict(zip(self.values, counts, strict=True))
 
 
 class _Place:

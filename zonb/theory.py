@@ -534,9 +534,9 @@ def _powers(bases: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
 def _power_sums(bases: torch.Tensor, weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     """The sums of ``weights * bases**t``: with t = 256 q + r one matrix product over the q that occur and all r."""
     bases, weights = bases[weights != 0], weights[weights != 0]  # where infinity times zero is zero
-    q, row = torch.unique(steps.long() >> 8, return_inverse=True)
+    q, row = torch.unique(steps // 256, return_inverse=True)
     r = torch.arange(256, dtype=torch.float64)
-    return ((_powers(bases, 256 * q.double()) * weights) @ _powers(bases, r).T)[row, steps.long() & 255]
+    return ((_powers(bases, 256 * q) * weights) @ _powers(bases, r).T)[row, (steps % 256).long()]
 
 
 def _checked(steps: Sequence[int] | torch.Tensor) -> torch.Tensor:
