@@ -8,7 +8,7 @@ Beside the plain loops that paper B's figures were made with, written from their
 import harness
 import torch
 
-from zonb import data, directions, kernels, models, tangents, theory
+from zonb import data, directions, kernels, models, streams, tangents, theory
 
 DRAWS, ETA, STEPS = 10_000, 1e-3, 16_000
 OURS = "zonb, kernels.sampled_nzk"
@@ -48,7 +48,7 @@ def estimates() -> dict:
         def work():
             for _ in range(0, DRAWS, len(z)):
                 for _ in range(2):
-                    torch.randn(len(z), size, generator=g)
+                    streams.gaussian_rows(len(z), size, g)
                     z @ S.T
                     K.addmm_(projected.T, projected)
 
