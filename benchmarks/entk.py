@@ -106,7 +106,7 @@ def exact_ways(N: int) -> dict:
             tangents_of_weights = [(s.flatten(2) @ a).flatten(1) for s, a in zip(signals, seen, strict=False)]
             rows.append(torch.cat(tangents_of_weights, 1))
         J = torch.cat(rows)
-        return [J[max(0, stop - 320) : stop] @ J[:stop].T for stop in range(len(J), 0, -320)]
+        return [J[max(0, stop - 320) : stop] @ J[:stop].T for stop in range(len(J), 0, -320)]  # blocks, last first
 
     work = {
         "zonb, tangents.gram": lambda: tangents.gram(MODEL, x),
@@ -207,9 +207,10 @@ def exact(N: int, options: argparse.Namespace, folder: Path) -> list[dict]:
     work = exact_ways(N)
     expected = loops(images(N))
     for name, do in work.items():
-        if name in (PASSES, CONVOLUTIONS):
-            continue
-        assert (do() - expected).abs().max() < 1e-5 * expected.abs().max(), name
+        if name == CONVOLUTIONS:
+            assert_of_the_convolutions(do(), images(N))
+        elif name != PASSES:
+            assert (do() - expected).abs().max() < 1e-5 * expected.abs().max(), name
     memory = {name: harness.peak_memory(__file__, name, "--inputs", str(N)) for name in work}
     if options.jax:
         worker = Worker(options.jax, folder, N)
@@ -223,6 +224,17 @@ def exact(N: int, options: argparse.Namespace, folder: Path) -> list[dict]:
     ours = seconds["zonb, tangents.gram"]
     columns = {"of zonb's": lambda name: f"{harness.ratio(seconds[name], ours):.1f} times"}
     return [{"N": N, **row} for row in harness.table(by_time(seconds), memory.get, columns)]
+
+
+def assert_of_the_convolutions(rows: list[torch.Tensor], x: torch.Tensor) -> None:
+    """The floor's blocks of rows, last first, are the kernel of the convolutions' weights: outputs, then inputs."""
+    filters = [block for weight, block in zip(WEIGHTS.values(), blocks(x), strict=True) if weight.ndim == 4]
+    J = torch.cat(filters, -1).transpose(0, 1).flatten(0, 1)
+    expected = J @ J.T
+    for row in rows:
+        stop = row.shape[1]
+        error = row - expected[stop - len(row) : stop, :stop]
+        assert error.abs().max() < 1e-5 * expected.abs().max(), CONVOLUTIONS
 
 
 def by_time(seconds: dict[str, list[float]]) -> dict[str, list[float]]:

@@ -344,13 +344,16 @@ def test_a_saved_run_goes_on_bit_for_bit():
         optimizer.load_state_dict(torch.optim.SGD(model.parameters(), 0.1).state_dict())
 
 
+@pytest.mark.parametrize("two_sided", [True, False])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_raises_and_leaves_everything_as_it_was(bad):
+def test_a_loss_that_is_not_finite_is_named_and_leaves_everything_as_it_was(bad, two_sided):
     model = network()
-    calls = iter([1.0, 2.0, 1.0, bad])
-    before, optimizer = weights(model), ZOSGD(model.parameters(), 0.1, P=2)
-    with pytest.raises(FloatingPointError, match="not finite"):
-        optimizer.step(lambda: loss_of(model)() * next(calls))
+    calls = [1.0, 2.0, 4.0, bad] if two_sided else [1.0, 2.0, bad]
+    values = iter(calls)
+    before, optimizer = weights(model), ZOSGD(model.parameters(), 0.1, P=2, two_sided=two_sided)
+    with pytest.raises(FloatingPointError, match="not finite") as error:
+        optimizer.step(lambda: 0 * loss_of(model)() + next(values))
+    assert f"(losses here: {', '.join(f'{value:g}' for value in calls)})" in str(error.value)
     assert same(model, before) and optimizer.steps == 0
     optimizer.step(loss_of(model))
     assert not same(model, before)

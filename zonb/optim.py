@@ -145,11 +145,12 @@ class ZOSGD(torch.optim.Optimizer):
             rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
         view = _Perturbed(stream, self._numbered, self._parameters())
         slopes = torch.zeros(self.P, dtype=torch.float64)
-        losses: list[float] = []
+        losses: list[float] = []  # all that are evaluated
         resolution, base, state = 0.0, math.nan, torch.get_rng_state()
         if not self.two_sided:
             with view.along(0, 0.0):
                 base = _number_of(closure())[0]
+            losses.append(base)
         for p in range(rank, self.P, ranks):
             radius = self._radius(stream, p)
             signs = (1, -1) if self.two_sided else (1,)
@@ -164,7 +165,7 @@ class ZOSGD(torch.optim.Optimizer):
                 )
             (plus, resolution), (minus, _) = ends[0], ends[-1] if self.two_sided else (base, 0.0)
             slopes[p] = (plus - minus) / (self.mu * len(signs)) * radius
-            losses += [plus, minus] if self.two_sided else [minus]
+            losses += [loss for loss, _ in ends]
         if self.group is not None:
             shared = slopes.to(self.param_groups[0]["params"][0].device)  # where the group's backend expects it
             torch.distributed.all_reduce(shared, group=self.group)
@@ -179,9 +180,7 @@ class ZOSGD(torch.optim.Optimizer):
         self._warn(not torch.equal(state, torch.get_rng_state()), len(view.read), resolution)
         self._update(stream, slopes)
         self.steps += 1
-        if not losses:  # a rank without directions
-            return base
-        return math.fsum(losses) / len(losses)
+        return math.fsum(losses) / len(losses) if self.two_sided and losses else base
 
     def state_dict(self) -> dict[str, Any]:
         """The state of any torch optimiser, and under ``"zo"`` what the directions follow from."""

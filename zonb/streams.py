@@ -1,4 +1,4 @@
-r"""Directions that are never stored: entry k of direction p of step t is a function of (seed, t, p, parameter, k).
+r"""Directions that need not be stored: entry k of direction p of step t is a function of (seed, t, p, parameter, k).
 
 Philox 4x32 with ten rounds, a counter-based generator, gives each entry its random bits, so that any piece of a
 direction can be made at any time, in any order and on any number of threads, and is the same bit for bit. A sign is one
@@ -187,10 +187,19 @@ class Stream:
 
 
 def gaussian_rows(P: int, d: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """``P`` Gaussian directions as rows, (P, d), of a stream that the generator gives the seed of.
+    """Gaussian directions as rows, stored: the first ``P`` of a stream whose seed the generator draws.
 
     The law of `zonb.directions.gaussian`, several times as fast as from the generator alone. Float64 entries have the
     resolution of float32.
+
+    Args:
+        P: number of directions.
+        d: their dimension.
+        generator: the source of randomness; one number is taken from it.
+        dtype: float32 or float64.
+
+    Returns:
+        (P, d).
 
     >>> gaussian_rows(2, 3, directions.generator(0)).shape
     torch.Size([2, 3])
