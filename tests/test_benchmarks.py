@@ -64,6 +64,14 @@ def test_ways_to_the_kernel_agree():
     assert not torch.allclose(entk.contraction(x).transpose(2, 3), expected, rtol=1e-4, atol=1e-5)  # o and u told apart
 
 
+def test_the_floor_of_the_convolutions_is_their_kernel():
+    rows = entk.exact_ways(40)[entk.CONVOLUTIONS]()  # in two blocks
+    entk.assert_of_the_convolutions(rows, entk.images(40))
+    rows[-1][0, 0] *= 1.01
+    with pytest.raises(AssertionError, match="convolutions"):
+        entk.assert_of_the_convolutions(rows, entk.images(40))
+
+
 def test_ways_to_projections_have_the_error_of_the_law(monkeypatch):
     monkeypatch.setattr(entk, "P", 200)
     entk.agree(entk.projected_ways())
