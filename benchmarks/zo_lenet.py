@@ -176,7 +176,7 @@ def main() -> None:
     notes = [
         "Batch of 64 MNIST images, float32. The steps without any check are floors of a way that leaves the stored",
         "parameters alone and knows no more of the model than its operations: directions made, added, handed to the",
-        "operations and used once more for the update. They know nothing but float32 layers in plain arguments.",
+        "operations and used once more for the update. They look at plain arguments alone and count nothing.",
     ]
     harness.publish("zo_lenet", "Zeroth-order step of the LeNet, 29,624 parameters, P = 125", rows, notes)
 
