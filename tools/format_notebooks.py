@@ -11,7 +11,7 @@ import jupytext
 
 RUFF = [sys.executable, "-m", "ruff"]
 WIDTH = "--line-length=75"  # what fits the page's column
-PARAMETERS = "--line-length=120"  # a parameter and its range stand on one line
+PARAMETERS = "--line-length=320"  # a parameter and its range stand on one line
 # Imports stand in one cell; loops over pairs of equal length and lines of prose need no comment.
 LINT = ["check", "--quiet", "--ignore=E402,E501,B905,D100,D103,RUF001,SIM300", "-"]
 
