@@ -1,0 +1,65 @@
+"""Formulas, code, tables and figures are whole on every page, or scroll in their own box and show that they do."""
+
+import io
+
+import pytest
+from PIL import Image
+from test_site import PAGES
+
+PARTS = "mjx-container, pre, table, figure, .zonb-figure, .zonb-explorer, .zonb-calculator, dt.sig"
+OPEN = """
+() => {
+  document.querySelectorAll('details').forEach(details => { details.open = true; });
+  document.querySelectorAll('.toggle-hidden').forEach(box => box.classList.remove('toggle-hidden'));
+}
+"""
+# What is not whole, in words. From a part outwards: every box around it shows all of it, or scrolls to what it does
+# not show, by keyboard too, and has a shadow there.
+OFFENDERS = """
+([parts, wide]) => {
+  const found = [];
+  for (const part of document.querySelectorAll(parts)) {
+    if (!part.checkVisibility() || part.getBoundingClientRect().width <= 1) continue;
+    const formula = part.matches('mjx-container');
+    const about = part.closest('div.math')?.id || part.id || part.textContent.trim().slice(0, 60);
+    const say = wrong => found.push(`${wrong}: ${part.tagName.toLowerCase()} ${about}`);
+    let { left, right, top, bottom } = (formula ? part.querySelector('mjx-math') : part).getBoundingClientRect();
+    for (let box = part; box !== document.body; box = box.parentElement) {
+      const style = getComputedStyle(box);
+      const rect = box.getBoundingClientRect();
+      const [first, last] = [rect.left + box.clientLeft, rect.left + box.clientLeft + box.clientWidth];
+      if (box === part && !formula) right = Math.max(right, first + box.scrollWidth);
+      if (['hidden', 'clip'].includes(style.overflowY) && (top < rect.top - 1 || bottom > rect.bottom + 1))
+        say('too high for its box');
+      if (style.overflowX === 'visible' || style.display === 'inline' || (left >= first - 1 && right <= last + 1)) continue;
+      const more = Math.ceil(Math.max(first - left, right - last));
+      if (!['auto', 'scroll'].includes(style.overflowX) || left < first - 1) say(`${more} pixels cut off`);
+      else if (wide && formula) say(`${more} pixels to scroll`);
+      else if (!/rgb\\([^)]*\\) -[\\d.]+px [^,]*inset/.test(style.boxShadow)) say('scrolls and does not show it');
+      else if (box.tabIndex !== 0 && !box.querySelector('mjx-container[tabindex="0"]')) say('no keyboard scrolls it');
+      else if (!formula && !box.ariaLabel) say('scrolls and has no name');
+      ({ left, right, top, bottom } = rect);
+    }
+    const column = document.querySelector('.bd-article-container').getBoundingClientRect();
+    if (left < column.left - 1 || right > column.right + 1) say('wider than the column');
+    const number = part.closest('div.math')?.querySelector('.eqno')?.getBoundingClientRect();
+    if (number && right > number.left) say('stands on its number');
+  }
+  if (document.documentElement.scrollWidth > innerWidth) found.push('the page scrolls sideways');
+  return found;
+}
+"""
+
+
+def offenders(page, width):
+    """What is not whole at this width with everything opened; on a wide screen no formula may need to scroll."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate(OPEN)
+    page.wait_for_timeout(500)  # the theme and scroll.js look at what has a new size
+    return page.evaluate(OFFENDERS, [PARTS, width > 1000])
+
+
+@pytest.mark.parametrize("name", ["search.html", *PAGES])
+def test_nothing_is_cut_off(visit, name):
+    page = visit(name).page
+    assert {width: wrong for width in (1280, 390) if (wrong := offenders(page, width))} == {}
