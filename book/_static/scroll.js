@@ -11,11 +11,13 @@
   const BOXES = [FORMULAS, ...Object.keys(NAMES)].join(", ");
 
   const mark = (box) => {
-    const hidden = box.scrollWidth - box.clientWidth;
+    const formula = box.matches(FORMULAS);
+    const inner = formula && box.querySelector("mjx-math");
+    const hidden = (inner ? inner.getBoundingClientRect().width : box.scrollWidth) - box.clientWidth;
     if (hidden <= 1) return box.removeAttribute("data-more");
     const sides = [box.scrollLeft > 1 && "left", box.scrollLeft < hidden - 1 && "right"];
     box.dataset.more = sides.filter(Boolean).join(" ");
-    if (box.matches(FORMULAS)) return;
+    if (formula) return;
     box.tabIndex = 0;
     if (!box.hasAttribute("aria-label")) {
       const [, name] = Object.entries(NAMES).find(([selector]) => box.matches(selector));

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from test_site import PAGES
 
 PARTS = "mjx-container, pre, table, figure, .zonb-figure, .zonb-explorer, .zonb-calculator, dt.sig"
@@ -31,7 +31,8 @@ OFFENDERS = """
       if (box === part && !formula) right = Math.max(right, first + box.scrollWidth);
       if (['hidden', 'clip'].includes(style.overflowY) && (top < rect.top - 1 || bottom > rect.bottom + 1))
         say('too high for its box');
-      if (style.overflowX === 'visible' || style.display === 'inline' || (left >= first - 1 && right <= last + 1)) continue;
+      const inside = left >= first - 1 && right <= last + 1;
+      if (inside || style.overflowX === 'visible' || style.display === 'inline') continue;
       const more = Math.ceil(Math.max(first - left, right - last));
       if (!['auto', 'scroll'].includes(style.overflowX) || left < first - 1) say(`${more} pixels cut off`);
       else if (wide && formula) say(`${more} pixels to scroll`);
@@ -63,3 +64,67 @@ def offenders(page, width):
 def test_nothing_is_cut_off(visit, name):
     page = visit(name).page
     assert {width: wrong for width in (1280, 390) if (wrong := offenders(page, width))} == {}
+
+
+WIDE = "notebooks/04-error-law.html"
+FORMULA = "#equation-eq-error-law mjx-container"
+
+
+def shadow(box, side):
+    """How much the shade of a box changes at one of its edges, on a scale of 255, by the shadow there."""
+    page, frame = box.page, box.bounding_box()
+    left = frame["x"] + (frame["width"] - 4 if side == "right" else 0)
+    clip = {"x": left, "y": frame["y"], "width": 4, "height": frame["height"]}
+    seen = []
+    for colour in ("", "transparent"):
+        box.evaluate("(e, colour) => { e.style.setProperty('--pst-color-text-muted', colour); }", colour)
+        seen.append(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("L"))
+    box.evaluate("e => { e.style.removeProperty('--pst-color-text-muted'); }")
+    return ImageChops.difference(*seen).getextrema()[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("selector", [FORMULA, "div.highlight pre"])
+def test_a_shadow_is_seen_where_there_is_more(visit, scheme, selector):
+    page = visit(WIDE, width=390, scheme=scheme).page
+    box = page.locator(selector).first
+    box.scroll_into_view_if_needed()
+    page.wait_for_function("e => e.dataset.more === 'right'", arg=box.element_handle())
+    assert shadow(box, "right") > 40 and shadow(box, "left") < 10
+    box.evaluate("e => { e.scrollLeft = 1e5; }")
+    page.wait_for_function("e => e.dataset.more === 'left'", arg=box.element_handle())
+    assert shadow(box, "left") > 40 and shadow(box, "right") < 10
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_function("e => e.dataset.more === undefined", arg=page.locator(FORMULA).element_handle())
+
+
+@pytest.mark.parametrize("selector", [FORMULA, "div.highlight pre"])
+def test_the_keyboard_scrolls_what_is_wide(visit, selector):
+    page = visit(WIDE, width=390).page
+    box = page.locator(selector).first
+    page.wait_for_function("e => e.dataset.more === 'right'", arg=box.element_handle())
+    box.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("e => e.scrollLeft > 20", arg=box.element_handle())
+
+
+def test_code_of_the_width_that_is_kept_fits_the_column(visit):
+    page = visit(WIDE).page
+    page.evaluate(OPEN)
+    fits = page.evaluate(
+        """() => [...document.querySelectorAll('.cell_input pre')].map(e => {
+          e.textContent = 'x'.repeat(84);
+          return e.scrollWidth <= e.clientWidth;
+        })"""
+    )
+    assert len(fits) > 10 and all(fits)
+
+
+def test_nothing_stands_in_the_margin(visit):
+    page = visit(WIDE).page
+    text, left, right = (
+        page.locator(one).bounding_box()
+        for one in ("article.bd-article", ".bd-sidebar-primary", ".bd-sidebar-secondary")
+    )
+    assert left["x"] + left["width"] <= text["x"] and text["x"] + text["width"] <= right["x"]
