@@ -44,7 +44,7 @@ OFFENDERS = """
     const column = document.querySelector('.bd-article-container').getBoundingClientRect();
     if (left < column.left - 1 || right > column.right + 1) say('wider than the column');
     const number = part.closest('div.math')?.querySelector('.eqno')?.getBoundingClientRect();
-    if (number && right > number.left) say('stands on its number');
+    if (number && right > number.left && bottom > number.top && top < number.bottom) say('stands on its number');
   }
   if (document.documentElement.scrollWidth > innerWidth) found.push('the page scrolls sideways');
   return found;
@@ -52,18 +52,20 @@ OFFENDERS = """
 """
 
 
-def offenders(page, width):
-    """What is not whole at this width with everything opened; on a wide screen no formula may need to scroll."""
+def offenders(page, width, scrolls):
+    """What is not whole at this width with everything opened; ``scrolls``: whether formulas may."""
     page.set_viewport_size({"width": width, "height": 900})
     page.evaluate(OPEN)
     page.wait_for_timeout(500)  # the theme and scroll.js look at what has a new size
-    return page.evaluate(OFFENDERS, [PARTS, width > 1000])
+    return page.evaluate(OFFENDERS, [PARTS, not scrolls])
 
 
 @pytest.mark.parametrize("name", ["search.html", *PAGES])
 def test_nothing_is_cut_off(visit, name):
     page = visit(name).page
-    assert {width: wrong for width in (1280, 390) if (wrong := offenders(page, width))} == {}
+    # On a wide screen a formula is broken rather than scrolled, except in a docstring, read as source, too.
+    assert offenders(page, 1280, scrolls=name.startswith("book/api/")) == []
+    assert offenders(page, 390, scrolls=True) == []
 
 
 WIDE = "notebooks/04-error-law.html"
