@@ -296,3 +296,16 @@ def test_a_member_of_the_family_has_the_width_and_the_spread_of_its_size(tokeniz
     assert layer.weight.shape == (256, 64) and abs(spread - 0.3) < 5 * 0.3 / (2 * n) ** 0.5
     other = language._opt(language._Size(64, 1, 2, 0.3, 0.0), tokenizer, seed=2)
     assert not torch.equal(layer.weight, other.model.decoder.layers[0].fc1.weight)
+
+
+def test_positions_are_counted_from_the_first_real_token():
+    seen = []
+
+    def watched(**given):
+        seen.append(given)
+        return SimpleNamespace(logits=torch.zeros(2, 1, 3))
+
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    language.next_token_logits(watched, {"input_ids": mask, "attention_mask": mask})
+    assert seen[0]["position_ids"].tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]
+    assert torch.equal(seen[0]["attention_mask"], mask)

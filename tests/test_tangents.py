@@ -361,3 +361,20 @@ def test_spsa_along_each_axis_is_the_gradient_over_their_number():
     theta, axes = torch.tensor([1.0, -2.0, 0.5]).double(), torch.eye(3, dtype=torch.float64)
     slope = T.spsa_gradient(lambda t: t[0] ** 2 + 3 * t[1] ** 2 - t[2], theta, axes, 0.25)
     torch.testing.assert_close(slope, torch.tensor([2.0, -12.0, -1.0]).double() / 3)
+
+
+class Soft(Tied):
+    """A layer whose weights are read once more, too softly for single precision to tell by one gradient."""
+
+    def forward(self, x):
+        return self.last(self.first(x) + 1e-5 * nn.functional.linear(x.flip(1), self.first.weight))
+
+
+def test_what_a_layer_does_softly_besides_is_not_lost():
+    x = torch.rand(3, 4, dtype=torch.float64, generator=D.generator(4)) - 0.5
+    bent = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    bent[0].register_forward_hook(lambda layer, args, output: output + 1e-7 * output.square())
+    torch.testing.assert_close(T.jacobian(bent, x), reference.jacobian(bent, x), rtol=1e-11, atol=1e-13)
+    soft = Soft()
+    exact = reference.jacobian(copy.deepcopy(soft).double(), x)
+    assert (T.jacobian(soft, x.float()) - exact).norm() < 1e-6 * exact.norm()
