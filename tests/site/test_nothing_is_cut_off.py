@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageChops
 from test_site import PAGES
 
-PARTS = "mjx-container, pre, table, figure, .zonb-figure, .zonb-explorer, .zonb-calculator, dt.sig"
+PARTS = "article :is(mjx-container, pre, table, figure, .zonb-figure, .zonb-explorer, .zonb-calculator, dt.sig)"
 OPEN = """
 () => {
   document.querySelectorAll('details').forEach(details => { details.open = true; });
