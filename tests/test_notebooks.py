@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from zonb import chapters, cli, directions, kernels
+from zonb import directions, kernels
+from zonb.press import chapters, cli
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.md"))

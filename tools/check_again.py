@@ -17,8 +17,11 @@ from pathlib import Path
 
 import nbformat
 
-from zonb import chapters, claims
-from zonb.runner import OUTCOMES, RunnerError, compare, execute_alone, find_root, plan
+from zonb import claims
+from zonb.press import chapters
+from zonb.press.book import RunnerError, find_root, plan
+from zonb.press.execute import execute_alone
+from zonb.press.ledger import OUTCOMES, compare
 
 MEMORY = "A.memory-"  # claims about megabytes, which no two runs share
 COLUMNS = "{:<24} {:>7} {:>9} {:>6} {:>16} {:>6} {:>7} {:>7}"

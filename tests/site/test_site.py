@@ -46,7 +46,9 @@ element => {
 
 
 def zonb(*arguments):
-    return subprocess.run([sys.executable, "-m", "zonb.cli", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "zonb.press.cli", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_all_chapters_and_derived_pages_are_there():

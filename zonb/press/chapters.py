@@ -16,7 +16,9 @@ from typing import Any
 
 import nbformat
 
-PACKAGE = Path(__file__).parent
+import zonb
+
+PACKAGE = Path(zonb.__file__).parent
 _RANGE = re.compile(
     r"#\s*(?:(?P<open>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^\])\s]+)\s*(?P<close>[\])])"
     r"|\{(?P<choices>[^}]*)\})\s*(?P<text>.*)"

@@ -15,24 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zonb import chapters, data
-from zonb.chapters import Chapter, ChapterError, ParameterError
+from zonb import data
 from zonb.data import DataError
-from zonb.runner import (
-    Run,
-    RunnerError,
-    find_root,
-    ledger,
-    plan,
-    record,
-    run,
-    sweep_csv,
-    sweep_rows,
-    sweep_svg,
-    times,
-    verify,
-    write_atomic,
-)
+from zonb.press import chapters
+from zonb.press.book import Run, RunnerError, find_root, plan, write_atomic
+from zonb.press.chapters import Chapter, ChapterError, ParameterError
+from zonb.press.execute import run
+from zonb.press.ledger import ledger, verify
+from zonb.press.records import record, times
+from zonb.press.sweep import sweep_csv, sweep_rows, sweep_svg
 
 LEDGER = Path("book/records/ledger.json")
 TIMES = Path("book/records/times.json")
@@ -129,9 +120,9 @@ def _book(options: argparse.Namespace, root: Path) -> int:
     runs = [plan(root, chapter, {}, options.profile) for chapter in chapters.read_all(root)]
     if status := _finish(runs, options):
         return status
-    from zonb import pages
+    from zonb.press import site
 
-    return pages.build(root, runs, ledger(root, options.profile))
+    return site.build(root, runs, ledger(root, options.profile))
 
 
 def _verify(options: argparse.Namespace, root: Path) -> int:
