@@ -42,18 +42,14 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads the kerne
 
 
 PARAMETERS = 'n = 3  # [1, 9] size\nrate = 0.5  # (0, 1] rate\nlaw = "a"  # {a, b} law\nmany = [1, 2]  # [1, 5] counts'
-CLAIM = (
-    "from zonb.claims import claim\n"
-    "claim('one', {}, 1, sem=0.1, source='new', statement='One.', rejects={{'two': 3}}, verdict='new')"
-)
-CHAPTER = (
-    "from zonb.claims import claim\n"
-    "claim('one', 1.1, 1, sem=0.1, source='A Eq. 1', statement=r'One is $1$.', rejects={'two': 3}, verdict='refuted')"
-)
+CLAIM = "from zonb.claims import claim\nclaim('one', {}, 1, sem=0.1, rejects={{'two': 3}})"
 FIGURE = "---\nmystnb:\n  figure:\n    name: fig-line\n    caption: A line that rises.\n---\n"
 FIGURE += "import matplotlib.pyplot as plt\nfigure, ax = plt.subplots()\nlines = ax.plot([0, seed])"
-ROW = {"relation": "==", "sem": 0.1, "measured": 1.25, "expected": 1, "rejects": {"two": 3}, "comparisons": 1}
-ROW |= {"id": "one", "source": "A Eq. 10", "verdict": "refuted", "statement": "True.", "chapter": "01-a"}
+ENTRY = {"name": "One", "kind": "holds", "source": ["A Eq. 1"], "statement": "One is $1$."}
+REFUTED = {**ENTRY, "kind": "refuted", "says": "2", "paper": "two"}
+ROW = {**ENTRY, "id": "one", "chapter": "01-a", "relation": "==", "measured": 1.25, "expected": 1.0, "sem": 0.1}
+ROW |= {"tolerance": 0.5, "comparisons": 1, "mean": [1.25, 1.0], "spread": None, "power": {"relative": 0.75}}
+ROW |= {"rejects": {"two": 2.0}, "against": {"two": 1.25}}
 
 
 class SmallBook:
@@ -65,7 +61,13 @@ class SmallBook:
         for name in ("_toc.yml", "requirements.txt"):
             shutil.copy(ROOT / name, folder)
         (folder / "notebooks").mkdir()
+        (folder / "book").mkdir()
+        self.word(one=ENTRY)
         self.log = folder / "log.txt"
+
+    def word(self, **entries: dict) -> None:
+        """Write the wording of the claims."""
+        (self.root / "book" / "claims.yml").write_text(yaml.safe_dump(entries))
 
     def write(self, slug: str, *cells: str, parameters: str = "seed = 0  # [0, 9] seed", prose: str = "Prose.") -> None:
         """Write a chapter; every execution of it adds its slug to the log."""
@@ -117,7 +119,8 @@ def book(tmp_path):
 def site(book):
     """A book with a chapter, an introduction and the derived pages."""
     shutil.copytree(ROOT / "book" / "_ext", book.root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "book" / "_static", book.root / "book" / "_static")
+    for name in ("_static", "pages"):
+        shutil.copytree(ROOT / "book" / name, book.root / "book" / name)
     for name in ("references.bib", "notation.yml", "bibliography.md"):
         shutil.copy(ROOT / "book" / name, book.root / "book")
     shutil.copy(ROOT / "_config.yml", book.root)
@@ -134,7 +137,8 @@ def site(book):
     )
     entry = {"where": "Eq. 1", "says": "It is two.", "wrong": "It is one.", "chapter": "01-a", "claims": ["one"]}
     (book.root / "book" / "errata.yml").write_text(yaml.safe_dump({"A": [entry]}))
-    book.write("01-a", CHAPTER, prose="The value is {glue:text}`one:.2f`.")
+    book.word(one=REFUTED)
+    book.write("01-a", CLAIM.format(1.1), prose="The value is {glue:text}`one:.2f`.")
     return book
 
 

@@ -1,7 +1,8 @@
 import pytest
-from conftest import PARAMETERS, imported, text_of
+from conftest import CLAIM, PARAMETERS, imported, text_of
 
 from zonb.press import chapters
+from zonb.press.book import Book
 
 
 def test_editing_a_helper_reruns_exactly_the_chapters_that_import_it(book):
@@ -14,6 +15,91 @@ def test_editing_a_helper_reruns_exactly_the_chapters_that_import_it(book):
         file.write("\nEDITED = True\n")
     assert book.zonb("run", "01", "02", "03").returncode == 0
     assert book.executed() == ["01-claims"]
+
+
+@pytest.fixture
+def keys(book, monkeypatch):
+    """The keys of three chapters of a small book, with its own copy of the package."""
+    monkeypatch.setattr(chapters, "PACKAGE", book.root / "zonb")
+    book.write("01-directions", "from zonb import directions\n\n\ndef one():\n    return 1")
+    book.write("02-theory", "from zonb.theory import error_law")
+    book.write("03-plain", CLAIM.format(1.1))
+    return lambda: {item.chapter.slug: item.key for item in Book(book.root).runs}
+
+
+EDITS = {
+    "a docstring of a module": ("zonb/directions.py", '"""', '"""More. '),
+    "a docstring of a function": ("zonb/theory.py", ':\n    r"""', ':\n    r"""More. '),
+    "a comment in a module": ("zonb/theory.py", "import torch\n", "import torch  # tensors\n\n\n# More.\n"),
+    "a comment in a cell": ("notebooks/01-directions.md", "    return 1", "    # one\n    return (1)  # always"),
+    "a docstring in a cell": ("notebooks/01-directions.md", "    return 1", '    """One."""\n    return 1'),
+    "the wording of a claim": ("book/claims.yml", "name: One", "name: Another"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_docstrings_comments_and_wording_are_in_no_key(book, keys, edit):
+    before, (name, old, new) = keys(), EDITS[edit]
+    text = (book.root / name).read_text()
+    assert old in text
+    (book.root / name).write_text(text.replace(old, new, 1))
+    assert keys() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "changed"),
+    [
+        ("zonb/directions.py", "EDITED = True", {"01-directions", "02-theory"}),
+        ("zonb/theory.py", "def edited(): return 1", {"02-theory"}),
+        ("zonb/__init__.py", "EDITED = True", {"01-directions", "02-theory", "03-plain"}),
+    ],
+)
+def test_an_edited_function_changes_the_keys_of_those_who_import_its_module(book, keys, name, code, changed):
+    before = keys()
+    with (book.root / name).open("a") as file:
+        file.write(f"\n\n{code}\n")
+    after = keys()
+    assert {slug for slug in before if before[slug] != after[slug]} == changed
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1", "x = 2"),
+        ("x = 1", "x = 1.0"),
+        ("x = None", "x = 'None'"),
+        ("x = [None]", "x = []"),
+        ("f(**x)", "f(*x)"),
+        ("x = 1", "x = 1\n'shown'"),
+        ("'shown'", "pass"),
+        ("x", "x;"),
+        ("x; # quiet", "x # shown; not quiet"),
+    ],
+)
+def test_cells_of_another_meaning_have_another_digest(one, other):
+    assert chapters.cell_digest(one) != chapters.cell_digest(other)
+
+
+def test_a_digest_is_the_same_under_every_version_of_python():
+    """Written down, since a key must not change with the interpreter; f-strings and type parameters come and go."""
+    code = "async def f(x: int = 1, *a, k=None, **o) -> str:\n    'Doc.'\n    return f'{x!r:>{k}} {a}' 'b'\n"
+    code += "class C(B):\n    'Doc.'\n    y = {**o, 'é': [1j, b'x', ...]}\nmatch x:\n    case None | [1, *_]: pass"
+    assert chapters.digest(code)[:16] == "4e8ba21a3bf835c2"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "import zonb.press.cli",
+        "from zonb import press",
+        "from zonb.press import book",
+        "from zonb.press.book import Book",
+    ],
+)
+def test_a_chapter_may_not_use_the_press(book, cell):
+    book.write("01-a", cell)
+    done = book.zonb("run", "01")
+    assert done.returncode == 2 and "zonb.press prints the book; a chapter" in done.stderr
 
 
 def test_a_helper_of_a_helper_is_in_the_key():

@@ -1,7 +1,7 @@
 import pytest
 from conftest import PARAMETERS
 
-from zonb.press import chapters, cli
+from zonb.press import chapters, cli, commands
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(book):
@@ -56,7 +56,7 @@ def test_a_chapter_goes_by_its_number_its_name_and_its_file(book, name):
 def test_words_name_a_record_and_numbers_only_where_there_are_none(monkeypatch, given, name):
     names = []
     monkeypatch.chdir(chapters.PACKAGE.parent)
-    monkeypatch.setattr(cli, "_finish", lambda runs, options: 0)
-    monkeypatch.setattr(cli, "record", lambda root, item, name: names.append(name) or root / name)
+    monkeypatch.setattr(commands, "_finish", lambda book, runs, options: 0)
+    monkeypatch.setattr(commands, "record", lambda book, item, name: names.append(name) or book.records / name)
     assert cli.main(["record", name[:2], *(part for pair in given for part in ("-p", pair))]) == 0
     assert names == [name]

@@ -139,16 +139,17 @@ def test_a_scheduler_that_does_not_answer_is_said(book):
     assert done.returncode == 2 and "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in done.stderr
 
 
-def test_a_worker_with_another_version_of_the_package_refuses(book):
-    parts = {"code": ["import zonb.claims"], "modules": {"claims": "0" * 64}, "data": {}, "parameters": {}}
-    job = execute.Job("01-a", "key", nbformat.writes(nbformat.v4.new_notebook()), {}, parts)
-    with pytest.raises(RunnerError, match="has another zonb"):
-        execute.execute(job)
+def test_a_worker_with_another_version_of_the_package_refuses():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import zonb.data")])
     used = chapters.modules(["import zonb.data"])
-    for modules, samples in ((used | {"data": "0" * 64}, data.checksums()), (used, {"mnist.npz": "0" * 64})):
-        parts |= {"code": ["import zonb.data"], "modules": modules, "data": samples}
+    for modules, samples in (
+        ({"data": "0" * 64}, data.checksums()),
+        (used | {"data": "0" * 64}, data.checksums()),
+        (used, {"mnist.npz": "0" * 64}),
+    ):
+        parts = {"code": [], "modules": modules, "data": samples, "parameters": {}}
         with pytest.raises(RunnerError, match="has another zonb"):
-            execute.execute(job)
+            execute.execute(execute.Job("01-a", "key", nbformat.writes(notebook), {}, parts))
 
 
 def descendants(pid):
@@ -280,10 +281,10 @@ def test_the_peak_is_that_of_the_chapter_and_not_of_the_worker(book):
     book.write("01-a", "x = bytearray(300 * 2**20)\nx[::4096] = bytes(len(x[::4096]))\ndel x")
     book.write("02-b")
     code = (
-        "import nbformat; from pathlib import Path; from zonb.press import book, chapters, execute\n"
+        "import nbformat; from pathlib import Path; from zonb.press import execute; from zonb.press.book import Book\n"
         "x = bytearray(800 * 2**20); x[::4096] = bytes(len(x[::4096]))\n"
-        "for path in chapters.paths(Path()).values():\n"
-        "    job = execute._job(book.plan(Path(), chapters.read(path), {}))\n"
+        "for item in Book(Path()).runs:\n"
+        "    job = execute._job(item)\n"
         "    print(nbformat.reads(execute.execute(job).notebook, 4).metadata['zonb']['peak_mib'])"
     )
     large, small = map(float, book.zonb(program=("-c", code)).stdout.split())

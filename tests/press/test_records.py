@@ -3,11 +3,11 @@ import shutil
 
 import nbformat
 from bs4 import BeautifulSoup
-from conftest import CHAPTER, FIGURE
+from conftest import CLAIM, FIGURE
 
 
 def test_a_record_becomes_a_page_that_says_when_it_is_stale(site):
-    site.write("01-a", CHAPTER, FIGURE, "from zonb import data", prose="Prose, {glue:text}`one:.2f`.")
+    site.write("01-a", CLAIM.format(1.1), FIGURE, "from zonb import data", prose="Prose, {glue:text}`one:.2f`.")
     refused = site.zonb("record", "01")
     assert refused.returncode == 2 and "other than the default parameters" in refused.stderr
     done = site.zonb("record", "01", "-p", "seed=3")
@@ -24,7 +24,9 @@ def test_a_record_becomes_a_page_that_says_when_it_is_stale(site):
     assert "mnist-train.npz" in page and recorded.metadata["zonb"]["key"] in page
     assert "records/01-a-seed-3.html" in (html / "notebooks" / "01-a.html").read_text()
 
-    site.write("01-a", CHAPTER, FIGURE, "from zonb import data", "1 + 1", prose="Prose, {glue:text}`one:.2f`.")
+    site.write(
+        "01-a", CLAIM.format(1.1), FIGURE, "from zonb import data", "1 + 1", prose="Prose, {glue:text}`one:.2f`."
+    )
     assert site.zonb("book").returncode == 0
     assert "Stale" in (html / "records" / "01-a-seed-3.html").read_text()
 
@@ -54,7 +56,7 @@ def test_a_page_says_what_it_took_under_each_profile_and_whether_that_is_old(sit
     assert f"{facts['seconds']} s, {facts['peak_mib']} MiB of memory" in told()
     assert facts["date"] in told() and "before its sources" not in told()
 
-    site.write("01-a", CHAPTER, "1 + 1", prose="The value is {glue:text}`one:.2f`.")
+    site.write("01-a", CLAIM.format(1.1), "1 + 1", prose="The value is {glue:text}`one:.2f`.")
     shutil.rmtree(site.root / "_build" / "paper")
     assert f"{facts['date']}, before its sources last changed" in told()
     before = times.read_text()
@@ -63,7 +65,7 @@ def test_a_page_says_what_it_took_under_each_profile_and_whether_that_is_old(sit
 
 
 def test_a_record_too_large_to_commit_is_refused(site):
-    site.write("01-a", CHAPTER, "from zonb.claims import MIME\ndisplay({MIME: {'x': 'y' * 2**20}}, raw=True)")
+    site.write("01-a", CLAIM.format(1.1), "from zonb.claims import MIME\ndisplay({MIME: {'x': 'y' * 2**20}}, raw=True)")
     done = site.zonb("record", "01", "-p", "seed=3")
     assert done.returncode == 2 and "1 at most" in done.stderr
     assert not (site.root / "book" / "records").exists()

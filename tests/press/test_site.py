@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from conftest import CHAPTER, FIGURE, ROOT, ROW
+from conftest import CLAIM, FIGURE, REFUTED, ROOT, ROW
 
 from zonb.press import site as sites
 from zonb.press.book import RunnerError
@@ -30,7 +30,7 @@ def test_a_book_is_built_once_and_a_warning_fails_it_every_time(site):
     assert again.returncode == 0 and "up to date" in again.stdout
     assert (html / "index.html").stat().st_mtime_ns == built
 
-    site.write("01-a", CHAPTER, prose="The value is {glue:text}`one:.2f`. See {doc}`/book/nowhere`.")
+    site.write("01-a", CLAIM.format(1.1), prose="The value is {glue:text}`one:.2f`. See {doc}`/book/nowhere`.")
     for _ in range(2):  # Sphinx alone reports a warning only the first time
         broken = site.zonb("book")
         assert broken.returncode == 1 and "nowhere" in broken.stderr
@@ -38,9 +38,16 @@ def test_a_book_is_built_once_and_a_warning_fails_it_every_time(site):
     assert sorted(site.executed()) == ["01-a"]
     assert [path.name for path in (site.root / "_build").iterdir() if path.name.startswith(".site")] == []
 
-    site.write("01-a", CHAPTER, prose="New prose, {glue:text}`one:.2f`.")
+    site.write("01-a", CLAIM.format(1.1), prose="New prose, {glue:text}`one:.2f`.")
     assert site.zonb("book").returncode == 0
     assert "New prose" in (html / "notebooks" / "01-a.html").read_text() and site.executed() == []
+
+    site.word(one={**REFUTED, "name": "Another name", "says": "three"})
+    assert site.zonb("book").returncode == 0 and site.executed() == []
+    for page in ("notebooks/01-a", "book/ledger"):
+        text = (html / f"{page}.html").read_text()
+        assert "Another name" in text and "the paper says three; measured 1.1: refuted" in text
+    assert not list(html.rglob("pages"))
 
 
 def test_two_sites_built_at_once_leave_a_whole_one(site):
@@ -101,7 +108,7 @@ def test_cards_know_each_symbol_and_where_it_is_meant():
 
 
 def test_prose_takes_its_numbers_from_the_ledger():
-    rows = [ROW, {**ROW, "id": "A.other-one", "measured": 2.345, "verdict": "holds"}]
+    rows = [{**ROW, "kind": "refuted"}, {**ROW, "id": "A.other-one", "measured": 2.345}]
     text = sites.glued("{ledger}`claims`, {ledger}`refuted` wrong, {ledger}`A.other-one:.1f`", rows)
     assert text == "2, 1 wrong, 2.3"
     with pytest.raises(RunnerError, match="asks for the claim three"):
@@ -109,7 +116,7 @@ def test_prose_takes_its_numbers_from_the_ledger():
 
 
 def test_a_figure_may_be_shown_again(site):
-    site.write("01-a", CHAPTER, "from zonb import plots\nplots.style()", FIGURE, prose="Prose.")
+    site.write("01-a", CLAIM.format(1.1), "from zonb import plots\nplots.style()", FIGURE, prose="Prose.")
     intro = "# Introduction\n\n```{figure} figures/fig-line.svg\n:alt: A line from zero to the seed.\n\nAgain.\n```\n"
     (site.root / "book" / "intro.md").write_text(intro)
     assert site.zonb("book").returncode == 0

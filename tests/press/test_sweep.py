@@ -11,8 +11,8 @@ from conftest import PARAMETERS, text_of
 
 POINT = (
     "from zonb.claims import claim\n"
-    "claim('point', n + rate / 3, n, sem=0.1, source='new', statement='A.', rejects={'b': -9}, verdict='new')\n"
-    "claim('law', float(law == 'a'), 1, tol=1.5, source='new', statement='B.', rejects={'c': 9}, verdict='new')"
+    "claim('point', n + rate / 3, n, sem=0.1, rejects={'b': -9})\n"
+    "claim('law', float(law == 'a'), 1, tol=1.5, rejects={'c': 9})"
 )
 
 
@@ -40,12 +40,12 @@ def test_a_sweep_leaves_one_row_a_point_and_claim(book):
     done = book.zonb("sweep", "01", "-g", "n=1,2", "-g", "law=a,b", "-p", "rate=0.1")
     assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("_build/quick/sweep-01-a-")
     rows = table(book)
-    assert list(rows[0]) == ["n", "law", "claim", "relation", "measured", "expected", "sem", "tolerance", "verdict"]
+    assert list(rows[0]) == ["n", "law", "claim", "relation", "measured", "expected", "sem", "tolerance"]
     assert [(row["n"], row["law"], row["claim"]) for row in rows] == [
         (n, law, claim) for n in "12" for law in "ab" for claim in ("point", "law")
     ]
     first, second = rows[:2]
-    assert float(first["measured"]) == 1 + 0.1 / 3 and first["expected"] == "1.0" and first["verdict"] == "new"
+    assert float(first["measured"]) == 1 + 0.1 / 3 and first["expected"] == "1.0"
     assert float(first["sem"]) == pytest.approx(0.1) and second["sem"] == "" and second["tolerance"] == "1.5"
     assert book.zonb("sweep", "01", "-g", "n=1,2", "-p", "rate=0.1").returncode == 0
     assert len(list((book.root / "_build" / "quick").glob("sweep-*.csv"))) == 2

@@ -241,7 +241,7 @@ def test_the_ledger_is_complete_and_of_the_documented_form():
     asked = zonb("ledger", "--json")
     assert json.loads(asked.stdout) == rows
     for row in rows:
-        assert {"id", "source", "statement", "expected", "measured", "sem", "verdict", "chapter"} <= row.keys()
+        assert {"id", "source", "statement", "expected", "measured", "sem", "kind", "chapter"} <= row.keys()
         assert row["rejects"]
     for page in CHAPTERS:
         source = (ROOT / page.replace(".html", ".md")).read_text()

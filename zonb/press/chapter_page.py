@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import ast
+import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import nbformat
 
-from zonb import claims
-from zonb.press import chapters
-from zonb.press.book import Run, RunnerError, plan
-from zonb.press.chapters import Chapter, ParameterError
-from zonb.press.end_matter import claims_table, table
+from zonb.claims import MIME
+from zonb.press import ledger
+from zonb.press.book import Book, Run, RunnerError
+from zonb.press.chapters import Chapter, ParameterError, cell_digest
+from zonb.press.end_matter import render
 
 _WORDS_A_MINUTE = 150  # of text with formulas
+_MARKS = {"holds with correction": "✎", "refuted": "✗"}  # ✓ of all other kinds
 # The first cell of a downloaded notebook.
 _NEEDS = """\
 import importlib.util
@@ -29,68 +31,113 @@ if importlib.util.find_spec("zonb") is None:
 
 
 def chapter_page(
-    run: Run, runs: Sequence[Run], records: Sequence[Path] = (), took: Mapping[str, str] | None = None
+    book: Book, item: Run, rows: Mapping[str, Mapping[str, Any]], took: Mapping[str, str]
 ) -> nbformat.NotebookNode:
-    """The chapter's cells, prose and tags as they are now, with the outputs of the run.
+    """The chapter's cells, prose, comments and tags as they are now, with the outputs of the run.
 
-    Under the title stand time and neighbours among all ``runs``, at the end how to run it again and how to cite it.
+    Under the title stand time and neighbours, at the end how to run it again and how to cite it. A claim's output is
+    one line, and a folded cell is named after what it does.
+
+    Args:
+        book: the book.
+        item: the chapter's run, which is done.
+        rows: of the ledger, by id.
+        took: what the chapter took under other profiles.
 
     Raises:
         ValueError: the run is of other code.
     """
-    executed = nbformat.read(run.path, as_version=4)
+    executed = item.result()
     injected = [cell for cell in executed.cells if cell["id"] == "injected-parameters"]
     outputs = iter([cell for cell in executed.cells if cell.cell_type == "code" and cell not in injected])
     cells = []
-    for k, source in enumerate(run.chapter.notebook.cells):
+    for k, source in enumerate(item.chapter.notebook.cells):
         cell = nbformat.from_dict({**source, "id": f"cell-{k}"})
         cells.append(cell)
         if cell.cell_type == "code":
             ran = next(outputs, None)
-            if ran is None or ran.source != cell.source:
-                raise ValueError(f"{run.path.name}: cell {k} is not the code that was executed")
+            if ran is None or cell_digest(ran.source) != cell_digest(cell.source):
+                raise ValueError(f"{item.path.name}: cell {k} is not the code that was executed")
             cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
             for output in cell.outputs:
-                output.get("data", {}).pop(claims.MIME, None)  # for the ledger, not for the page
+                if record := output.get("data", {}).get(MIME):
+                    output.data = claim_line(rows[record["id"]])
+            if "hide-input" in cell.metadata.get("tags", []):
+                name = fold_name(cell)
+                prompts = {"code_prompt_show": name, "code_prompt_hide": name}
+                cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), **prompts}
             if "parameters" in cell.metadata.get("tags", []):
                 cells += injected
     facts = executed.metadata["zonb"]
-    about = about_box(run.chapter, [other.chapter for other in runs], facts)
+    about = about_box(item.chapter, book.chapters, facts)
     cells[0].source = re.sub(r"^(# .+\n)", lambda title: f"{title[1]}\n{about}", cells[0].source, count=1)
-    of_this = [path.stem for path in records if path.stem.startswith(f"{run.chapter.slug}-")]
-    cells.append(nbformat.v4.new_markdown_cell(rerun_box(run, facts, of_this, took or {}), id="rerun"))
+    records = [path.stem for path in book.record_paths if path.stem.startswith(f"{item.chapter.slug}-")]
+    cells.append(nbformat.v4.new_markdown_cell(rerun_box(book, item, facts, records, took), id="rerun"))
     return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": executed.metadata, "cells": cells})
 
 
-def record_page(root: Path, path: Path) -> nbformat.NotebookNode:
+def claim_line(row: Mapping[str, Any]) -> dict[str, str]:
+    """A claim as a cell's output: a mark, its name, its numbers and the way to its row; folded, what else was seen."""
+    mark = _MARKS.get(row["kind"], "✓")
+    said = ledger.verdict(row) if row["kind"] == "refuted" else ledger.numbers(row)
+    details = [ledger.worst(row), f"Rejected: {ledger.rejected(row)}", ledger.power(row)]
+    more = "".join(f"<p>{inline(text[0].upper() + text[1:])}.</p>" for text in details)
+    line = (
+        f'<div class="zonb-claim"><span class="mark" role="img" aria-label="{row["kind"]}" title="{row["kind"]}">{mark}'
+        f"</span> <strong>{inline(row['name'])}</strong>: {inline(said)} "
+        f'<a href="../book/ledger.html#{row["id"]}">ledger</a>'
+        f"<details><summary>more</summary>{more}</details></div>"
+    )
+    return {"text/html": line, "text/plain": f"{mark} {row['name']}: {said} [{row['id']}]"}
+
+
+def fold_name(cell: Mapping[str, Any]) -> str:
+    """What a folded cell does, in a word: Check, Plot, Imports, Data or Computation."""
+    tree = ast.parse(cell["source"])
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    named = {function.id for function in calls if isinstance(function, ast.Name)}
+    of = {ast.unparse(function).split(".")[0] for function in calls if isinstance(function, ast.Attribute)}
+    if "claim" in named or all(isinstance(node, ast.Assert) for node in tree.body):
+        return "Check"
+    if "figure" in cell["metadata"].get("mystnb", {}):
+        return "Plot"
+    if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
+        return "Imports"
+    return "Plot" if "plots" in of else "Data" if "data" in of else "Computation"
+
+
+def inline(text: str) -> str:
+    """A line of Markdown with formulas and code, as HTML.
+
+    >>> inline("norm of $A$ & `x`")
+    'norm of <span class="math">\\\\(A\\\\)</span> &amp; <code>x</code>'
+    """
+    text = html.escape(text, quote=False)
+    text = re.sub(r"\$(.+?)\$", r'<span class="math">\\(\1\\)</span>', text)
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", text)
+
+
+def record_page(book: Book, path: Path, entries: Mapping[str, Mapping[str, Any]]) -> nbformat.NotebookNode:
     """A published full-scale run: its facts, its claims, its figures, and whether its sources are still the same."""
     recorded = nbformat.read(path, as_version=4)
     facts = recorded.metadata["zonb"]
     slug, given = facts["chapter"], facts["parameters"]
-    source = chapters.paths(root).get(slug)
-    if source is None:
+    if slug not in book.sources:
         raise RunnerError(f"{path.name} is a record of {slug}, which is no chapter: delete it or record it anew")
-    chapter = chapters.read(source)
+    chapter = book.chapter(slug)
     try:
-        fresh = plan(root, chapter, given).key == facts["key"]
+        fresh = book.plan(chapter, given).key == facts["key"]
     except ParameterError:  # a parameter was renamed, or its range was narrowed
         fresh = False
-    rows = [["what", "value"], ["parameters", ", ".join(f"`{name}={value}`" for name, value in given.items())]]
-    rows += [["time, peak memory", f"{facts['seconds']} s, {facts['peak_mib']} MiB, {facts['threads']} thread(s)"]]
-    rows += [["machine", facts["machine"]]]
-    rows += [["versions", ", ".join(f"{name} {number}" for name, number in facts["versions"].items())]]
-    rows += [["data (SHA-256)", "<br>".join(f"{name} `{digest[:16]}…`" for name, digest in facts["data"].items())]]
-    rows += [["key", f"`{facts['key']}`"]]
-    state = "Its sources are still those of the chapter."
-    if not fresh:
-        state = "**Stale:** code, package, lock file or data have changed since; `zonb record` makes it anew."
-    text = (
-        f"# At full scale: {chapter.title} ({path.stem.removeprefix(f'{slug}-').replace('-', ' ')})\n\n"
-        f"Claims and figures of {{doc}}`/notebooks/{slug}`, executed once with the parameters below and published with "
-        f"the book, so that nobody need repeat it. {state}\n\n"
-        f"{table(rows, 'Facts of the run')}\n"
-        f"## Claims\n\n{claims_table(claims.collect(recorded.cells, slug))}\n"
-        "## Figures\n"
+    text = render(
+        book,
+        "record",
+        title=chapter.title,
+        settings=path.stem.removeprefix(f"{slug}-").replace("-", " "),
+        chapter=slug,
+        fresh=fresh,
+        facts=facts,
+        rows=ledger.worded(ledger.collect(recorded.cells, slug), entries),
     )
     cells = [nbformat.v4.new_markdown_cell(text, id="facts")]
     for cell in recorded.cells:
@@ -133,61 +180,22 @@ def download(chapter: Chapter, parameters: Mapping[str, Any], repository: str = 
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-def rerun_box(
-    run: Run, facts: Mapping[str, Any], records: Sequence[str] = (), took: Mapping[str, str] | None = None
-) -> str:
+def rerun_box(book: Book, item: Run, facts: Mapping[str, Any], records: Sequence[str], took: Mapping[str, str]) -> str:
     """How to run a chapter again: its parameters, the command, what it took, and where its full-scale records are.
 
     Args:
-        run: the chapter and its parameters.
-        facts: of the run that the page shows.
+        book: the book.
+        item: the chapter's run.
+        facts: what the run says of itself.
         records: names of its full-scale records.
         took: profiles other than the page's, and what the chapter took under each.
     """
-    rows = [["parameter", "this page", "default", "range", "what it is"]]
-    for parameter in run.chapter.parameters.values():
-        value = facts["parameters"][parameter.name]
-        rows.append([f"`{parameter.name}`", f"`{value}`", f"`{parameter.default}`", parameter.range, parameter.text])
-    name = list(run.chapter.parameters)[-1]
-    measured = "".join(f"\n- `--profile {profile}`: {text}" for profile, text in (took or {}).items())
-    return (
-        "## Rerun this chapter\n\n"
-        "With other parameters, in the folder of the book (after `make book`; see its README):\n\n"
-        f"```bash\n.venv/bin/zonb run {run.chapter.slug} -p {name}={facts['parameters'][name]}\n```\n\n"
-        f"{table(rows, 'Parameters of this chapter')}\n"
-        "A value outside its range is refused before anything runs. What it takes:\n\n"
-        f"- this page: {_cost(facts)}{measured}\n"
-        + "".join(f"\nExecuted once at full scale: {{doc}}`/records/{name}`.\n" for name in records)
-        + "\n````{dropdown} Cite this page\n```bibtex\n"
-        + f"@misc{{zonb2026-{run.chapter.slug},\n"
-        + "  author = {{The zonb authors}},\n"
-        + f"  title = {{{run.chapter.title}}},\n"
-        + "  howpublished = {In: Zeroth-order optimisation by its kernels, a book of reproducible notebooks},\n"
-        + f"  year = {{2026}},\n  note = {{Result {run.key}}}\n}}\n```\n````\n"
+    example = list(item.chapter.parameters)[-1]
+    return render(
+        book, "rerun", chapter=item.chapter, key=item.key, example=example, facts=facts, records=records, took=took
     )
-
-
-def times_under_profiles(root: Path, chapter: Chapter) -> dict[str, str]:
-    """What a chapter took under each profile in ``profiles/``, from ``book/records/times.json``."""
-    path = root / "book" / "records" / "times.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found = {}
-    for profile in sorted(path.stem for path in (root / "profiles").glob("*.yml")):
-        facts = known.get(profile, {}).get(chapter.slug)
-        found[profile] = "not measured"
-        if facts:
-            stale = facts["key"] != plan(root, chapter, {}, profile).key
-            found[profile] = f"{_cost(facts)}, on {facts['date']}"
-            found[profile] += ", before its sources last changed" if stale else ""
-    return found
 
 
 def _references(chapter: Chapter) -> list[str]:
     prose = " ".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
     return re.findall(r"\{doc\}`/notebooks/([\w-]+)`", prose)
-
-
-def _cost(facts: Mapping[str, Any]) -> str:
-    memory = "" if facts["peak_mib"] is None else f", {facts['peak_mib']} MiB of memory"
-    threads = "" if facts["threads"] is None else f", {facts['threads']} thread{'s' * (facts['threads'] != '1')}"
-    return f"{facts['seconds']} s{memory}{threads} ({facts['machine']})"

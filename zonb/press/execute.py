@@ -107,7 +107,7 @@ def execute(job: Job) -> Outcome:
     Raises:
         RunnerError: this machine's zonb or its data differ from those the job was planned with.
     """
-    here = chapters.modules(job.parts["code"])
+    here = _modules(job)
     if here != job.parts["modules"] or chapters.data_checksums(here) != job.parts["data"]:
         raise RunnerError(f"{job.slug}: the worker {platform.node()} has another zonb; install this version there")
     import papermill
@@ -263,12 +263,18 @@ def _numbered(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def _modules(job: Job) -> dict[str, str]:
+    """The modules that the job imports, as they are on this machine now."""
+    cells = nbformat.reads(job.notebook, as_version=4).cells
+    return chapters.modules(cell.source for cell in cells if cell.cell_type == "code")
+
+
 def _stopped(executed: nbformat.NotebookNode, job: Job) -> str | None:
     """What papermill lets pass: a cell that left by SystemExit, and modules edited while the cells ran."""
     for cell in executed.cells:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
             return f"{job.slug}: cell {cell.execution_count} ({_head(cell.source)!r}) left the notebook before its end"
-    if chapters.modules(job.parts["code"]) != job.parts["modules"]:
+    if _modules(job) != job.parts["modules"]:
         return f"{job.slug}: zonb was edited while the chapter ran; run it again"
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import os
 import re
@@ -21,18 +20,10 @@ import yaml
 from bs4 import BeautifulSoup
 from filelock import FileLock
 
-from zonb.press import chapters
-from zonb.press.book import Run, RunnerError
-from zonb.press.chapter_page import chapter_page, download, record_page, times_under_profiles
-from zonb.press.chapters import Chapter
-from zonb.press.end_matter import (
-    benchmarks_page,
-    errata_page,
-    ledger_page,
-    map_page,
-    notation_page,
-    reproducibility_page,
-)
+from zonb.press import chapters, end_matter, ledger
+from zonb.press.book import Book, RunnerError
+from zonb.press.chapter_page import chapter_page, download, inline, record_page
+from zonb.press.records import times_under_profiles
 
 _KEY = ".zonb-key"
 _CARDS = "cards-data.js"
@@ -70,27 +61,26 @@ main()
 """
 
 
-def build(root: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> int:
+def build(book: Book, rows: Sequence[Mapping[str, Any]]) -> int:
     """Build ``_build/html`` from executed runs and the ledger's rows; return the exit status.
 
     Strict: a Sphinx warning fails the build. Every build starts from an empty folder (Sphinx reports a warning
     only the first time), and the site is replaced only when complete. Nothing happens if nothing changed.
     """
-    target = root / "_build" / "html"
-    target.parent.mkdir(exist_ok=True)
-    with FileLock(target.parent / ".html.lock"):  # the site that began last is the one that stays
-        for left in target.parent.glob(".site-*"):  # by a build that was killed
+    book.build.mkdir(exist_ok=True)
+    with FileLock(book.build / ".html.lock"):  # the site that began last is the one that stays
+        for left in book.build.glob(".site-*"):  # by a build that was killed
             shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".site-") as folder:
-            return _render(root, target, Path(folder), runs, rows)
+        with tempfile.TemporaryDirectory(dir=book.build, prefix=".site-") as folder:
+            return _render(book, Path(folder), rows)
 
 
-def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> int:
+def _render(book: Book, folder: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     source = folder / "source"
-    _assemble(root, source, runs, rows)
-    key = _folder_key(source, root / "requirements.txt")
-    index = target / "index.html"
-    if index.is_file() and (target / _KEY).is_file() and (target / _KEY).read_text() == key:
+    _assemble(book, source, rows)
+    key = _folder_key(source, book.lock)
+    index, key_file = book.site / "index.html", book.site / _KEY
+    if index.is_file() and key_file.is_file() and key_file.read_text() == key:
         print(f"the site is up to date: {os.path.relpath(index)}")
         return 0
     done = subprocess.run(
@@ -105,14 +95,15 @@ def _render(root: Path, target: Path, folder: Path, runs: Sequence[Run], rows: S
         print("zonb: the site was not built; the one in _build/html, if any, is left as it was", file=sys.stderr)
         return 1
     shutil.rmtree(built / ".doctrees", ignore_errors=True)
-    notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
-    (built / "_static" / _CARDS).write_text(cards(built / "book") + symbol_cards(notation), encoding="utf-8")
-    _slim(built, {item.chapter.slug: item.chapter for item in runs})
+    (built / "_static" / _CARDS).write_text(
+        cards(built / "book") + symbol_cards(_yaml(book.notation)), encoding="utf-8"
+    )
+    _slim(book, built)
     (built / "ledger.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     (built / _KEY).write_text(key)
-    if target.exists():
-        target.rename(folder / "replaced")
-    built.rename(target)
+    if book.site.exists():
+        book.site.rename(folder / "replaced")
+    built.rename(book.site)
     print(f"the site is built: {os.path.relpath(index)}")
     return 0
 
@@ -138,7 +129,7 @@ def buttons(repository: str) -> dict[str, dict[str, Any]]:
 
 
 def cards(folder: Path) -> str:
-    """A script with what links to the glossary and the bibliography lead to, for ``cards.js``: a page reads no file."""
+    """The text of each entry of the glossary and the bibliography, as a script for ``cards.js``."""
     found = {}
     for name, selector, body in (("glossary", "dl.glossary dt", "dd"), ("bibliography", "div.citation", "p")):
         path = folder / f"{name}.html"
@@ -154,13 +145,11 @@ def cards(folder: Path) -> str:
 
 
 def symbol_cards(notation: Mapping[str, Any]) -> str:
-    """A script with the meaning of each symbol, and the chapters where it has it, for ``cards.js``."""
-    found = []
-    for symbol in notation["symbols"]:
-        text = html.escape(symbol["meaning"], quote=False)
-        meaning = re.sub(r"\$(.+?)\$", r'<span class="math">\\(\1\\)</span>', text)
-        kept = {name: symbol[name] for name in ("tex", "chapters") if name in symbol}
-        found.append({**kept, "meaning": meaning})
+    """The meaning of each symbol, and the chapters where it has it, as a script for ``cards.js``."""
+    found = [
+        {name: symbol[name] for name in ("tex", "chapters") if name in symbol} | {"meaning": inline(symbol["meaning"])}
+        for symbol in notation["symbols"]
+    ]
     return f"window.zonbNotation = {json.dumps(found, ensure_ascii=False)};\n"
 
 
@@ -170,8 +159,8 @@ def glued(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         RunnerError: there is no such claim.
     """
-    verdicts = Counter(row["verdict"] for row in rows)
-    numbers = {"claims": len(rows), "refuted": verdicts["refuted"], "corrected": verdicts["holds with correction"]}
+    kinds = Counter(row["kind"] for row in rows)
+    numbers = {"claims": len(rows), "refuted": kinds["refuted"], "corrected": kinds["holds with correction"]}
     numbers |= {row["id"]: row["measured"] for row in rows}
 
     def number(role: re.Match[str]) -> str:
@@ -182,70 +171,70 @@ def glued(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return re.sub(r"\{ledger\}`([\w.-]+)(?::([^`]*))?`", number, text)
 
 
-def _figure(name: str, runs: Sequence[Run]) -> str:
+def _yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _figure(book: Book, name: str) -> str:
     """A chapter's figure as SVG, for a page that shows it again."""
-    for item in runs:
-        for cell in nbformat.read(item.path, as_version=4).cells:
+    for item in book.runs:
+        for cell in item.result().cells:
             if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
                 return next(out.data["image/svg+xml"] for out in cell.outputs if "image/svg+xml" in out.get("data", {}))
     raise RunnerError(f"no chapter has the figure {name}")
 
 
-def _assemble(root: Path, source: Path, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
-    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("records", "_static", "__pycache__"))
-    shutil.copytree(root / "book" / "_static", source / "_static")
+def _assemble(book: Book, source: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    made = (book.records, book.static, book.templates)
+    left = shutil.ignore_patterns("__pycache__", *(path.name for path in made))
+    shutil.copytree(book.prose, source / "book", ignore=left)
+    shutil.copytree(book.static, source / "_static")
     (source / "_static" / _CARDS).write_text("")  # so that pages load it; filled from the finished ones
-    records = sorted((root / "book" / "records").glob("*.ipynb"))
-    toc = yaml.safe_load((root / "_toc.yml").read_text())
-    files = [{"file": f"records/{path.stem}"} for path in records]
-    if records and "parts" in toc:
-        toc["parts"].insert(-1, {"caption": "At full scale", "chapters": files})
-    elif records:
-        toc["chapters"] += files
-    (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
-    (source / "records").mkdir()
-    for path in records:
-        nbformat.write(record_page(root, path), source / "records" / path.name)
-    notation = yaml.safe_load((root / "book" / "notation.yml").read_text())
-    config = yaml.safe_load((root / "_config.yml").read_text())
-    config["sphinx"]["config"]["mathjax3_config"] = {"tex": {"macros": notation["macros"]}}
-    for name, settings in buttons(os.environ.get(REPOSITORY, "")).items():
-        config[name] = {**config.get(name, {}), **settings}
-    (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
-    pages = {
-        "notation": notation_page(notation),
-        "ledger": ledger_page(rows, runs),
-        "errata": errata_page(yaml.safe_load((root / "book" / "errata.yml").read_text()), rows),
-        "map": map_page(rows),
-        "benchmarks": benchmarks_page(root / "book" / "records" / "benchmarks"),
-        "reproducibility": reproducibility_page(runs),
-    }
-    for name, text in pages.items():
-        (source / "book" / f"{name}.md").write_text(text)
-    for path in (root / "book" / "records" / "benchmarks").glob("*.svg"):
-        target = source / "book" / "figures" / f"benchmark-{path.name}"
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
-    for path in sorted((root / "book").glob("*.md")):
+    _settings(book, source)
+    prose, figures = source / "book", source / "book" / "figures"
+    figures.mkdir()
+    for name, text in end_matter.pages(book, rows).items():
+        (prose / f"{name}.md").write_text(text)
+    for path in book.benchmarks.glob("*.svg"):
+        shutil.copy(path, figures / f"benchmark-{path.name}")
+    for path in sorted(book.prose.glob("*.md")):
         text = glued(path.read_text(), rows)
-        (source / "book" / path.name).write_text(text)
+        (prose / path.name).write_text(text)
         for name in re.findall(r"figures/(fig-[\w-]+)\.svg", text):
-            target = source / "book" / "figures" / f"{name}.svg"
-            target.parent.mkdir(exist_ok=True)
-            target.write_text(_figure(name, runs))
+            (figures / f"{name}.svg").write_text(_figure(book, name))
+    (source / "records").mkdir()
+    entries = ledger.wording(book)
+    for path in book.record_paths:
+        nbformat.write(record_page(book, path, entries), source / "records" / path.name)
     (source / "notebooks").mkdir()
-    for item in runs:
-        page = chapter_page(item, runs, records, times_under_profiles(root, item.chapter))
+    by_id, took = {row["id"]: row for row in rows}, times_under_profiles(book)
+    for item in book.runs:
+        page = chapter_page(book, item, by_id, took[item.chapter.slug])
         nbformat.write(page, source / "notebooks" / f"{item.chapter.slug}.ipynb")
 
 
-def _slim(built: Path, found: Mapping[str, Chapter]) -> None:
+def _settings(book: Book, source: Path) -> None:
+    """Contents with the records, and settings with the macros of the notation and the buttons."""
+    toc, config = _yaml(book.toc), _yaml(book.config)
+    files = [{"file": f"records/{path.stem}"} for path in book.record_paths]
+    if files and "parts" in toc:
+        toc["parts"].insert(-1, {"caption": "At full scale", "chapters": files})
+    elif files:
+        toc["chapters"] += files
+    config["sphinx"]["config"]["mathjax3_config"] = {"tex": {"macros": _yaml(book.notation)["macros"]}}
+    for name, settings in buttons(os.environ.get(REPOSITORY, "")).items():
+        config[name] = {**config.get(name, {}), **settings}
+    for path, content in ((book.toc, toc), (book.config, config)):
+        (source / path.name).write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def _slim(book: Book, built: Path) -> None:
     for path in [path for pattern in UNUSED for path in built.glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in built.glob("_sources/*/*.ipynb"):
         facts = nbformat.read(path, as_version=4).metadata["zonb"]
         repository = os.environ.get(REPOSITORY, "")
-        nbformat.write(download(found[facts["chapter"]], facts["parameters"], repository), path)
+        nbformat.write(download(book.chapter(facts["chapter"]), facts["parameters"], repository), path)
 
 
 def _folder_key(folder: Path, lock: Path) -> str:

@@ -7,16 +7,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import nbformat
-
-from zonb import claims
 from zonb.press.book import Run, RunnerError
+from zonb.press.ledger import collect
 
-_COLUMNS = ("claim", "relation", "measured", "expected", "sem", "tolerance", "verdict")
+_COLUMNS = ("claim", "relation", "measured", "expected", "sem", "tolerance")
 
 
 def sweep_rows(points: Sequence[tuple[Mapping[str, Any], Run]]) -> list[dict[str, Any]]:
-    """The claims at the points of a grid, a row each: the grid's parameters, then the claim's numbers and verdict.
+    """The claims at the points of a grid, a row each: the grid's parameters, then the claim's numbers.
 
     Args:
         points: the grid's parameters and the run of each point; one without a result has no rows.
@@ -25,7 +23,7 @@ def sweep_rows(points: Sequence[tuple[Mapping[str, Any], Run]]) -> list[dict[str
         {**point, "claim": row["id"], **{name: row[name] for name in _COLUMNS[1:]}}
         for point, item in points
         if item.done
-        for row in claims.collect(nbformat.read(item.path, as_version=4).cells, item.chapter.slug)
+        for row in collect(item.result().cells, item.chapter.slug)
     ]
 
 
