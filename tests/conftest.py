@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -5,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,7 +41,18 @@ def extra_memory(setup: str, work: str) -> float:
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of peak memory")
 
 
-class Book:
+PARAMETERS = 'n = 3  # [1, 9] size\nrate = 0.5  # (0, 1] rate\nlaw = "a"  # {a, b} law\nmany = [1, 2]  # [1, 5] counts'
+CLAIM = "from zonb.claims import claim\nclaim('one', {}, 1, sem=0.1, rejects={{'two': 3}})"
+FIGURE = "---\nmystnb:\n  figure:\n    name: fig-line\n    caption: A line that rises.\n---\n"
+FIGURE += "import matplotlib.pyplot as plt\nfigure, ax = plt.subplots()\nlines = ax.plot([0, seed])"
+ENTRY = {"name": "One", "kind": "holds", "source": ["A Eq. 1"], "statement": "One is $1$."}
+REFUTED = {**ENTRY, "kind": "refuted", "says": "2", "paper": "two"}
+ROW = {**ENTRY, "id": "one", "chapter": "01-a", "relation": "==", "measured": 1.25, "expected": 1.0, "sem": 0.1}
+ROW |= {"tolerance": 0.5, "comparisons": 1, "mean": [1.25, 1.0], "spread": None, "power": {"relative": 0.75}}
+ROW |= {"rejects": {"two": 2.0}, "against": {"two": 1.25}}
+
+
+class SmallBook:
     """A small book in a folder of its own, with its own copy of the package, driven through the command line."""
 
     def __init__(self, folder: Path):
@@ -47,7 +61,13 @@ class Book:
         for name in ("_toc.yml", "requirements.txt"):
             shutil.copy(ROOT / name, folder)
         (folder / "notebooks").mkdir()
+        (folder / "book").mkdir()
+        self.word(one=ENTRY)
         self.log = folder / "log.txt"
+
+    def word(self, **entries: dict) -> None:
+        """Write the wording of the claims."""
+        (self.root / "book" / "claims.yml").write_text(yaml.safe_dump(entries))
 
     def write(self, slug: str, *cells: str, parameters: str = "seed = 0  # [0, 9] seed", prose: str = "Prose.") -> None:
         """Write a chapter; every execution of it adds its slug to the log."""
@@ -60,7 +80,7 @@ class Book:
         (self.root / "notebooks" / f"{slug}.md").write_text(text)
 
     def start(
-        self, *arguments: str, program: Sequence[str] = ("-m", "zonb.cli"), **environment: str
+        self, *arguments: str, program: Sequence[str] = ("-m", "zonb.press.cli"), **environment: str
     ) -> subprocess.Popen:
         settings = {"PYTHONPATH": str(self.root), "BOOK_LOG": str(self.log), **environment}
         return subprocess.Popen(
@@ -92,4 +112,44 @@ class Book:
 
 @pytest.fixture
 def book(tmp_path):
-    return Book(tmp_path)
+    return SmallBook(tmp_path)
+
+
+@pytest.fixture
+def site(book):
+    """A book with a chapter, an introduction and the derived pages."""
+    shutil.copytree(ROOT / "book" / "_ext", book.root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_static", "pages"):
+        shutil.copytree(ROOT / "book" / name, book.root / "book" / name)
+    for name in ("references.bib", "notation.yml", "bibliography.md"):
+        shutil.copy(ROOT / "book" / name, book.root / "book")
+    shutil.copy(ROOT / "_config.yml", book.root)
+    made = [
+        f"book/{name}"
+        for name in ("errata", "map", "ledger", "reproducibility", "benchmarks", "notation", "bibliography", "extend")
+    ]
+    files = ["notebooks/01-a", *made]
+    toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": file} for file in files]}
+    (book.root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (book.root / "book" / "extend.md").write_text("# Extend\n")
+    (book.root / "book" / "intro.md").write_text(
+        "# Introduction\n\nSee {cite:t}`li2026zo` and {cite:t}`zhang2026nzk`.\n"
+    )
+    entry = {"where": "Eq. 1", "says": "It is two.", "wrong": "It is one.", "chapter": "01-a", "claims": ["one"]}
+    (book.root / "book" / "errata.yml").write_text(yaml.safe_dump({"A": [entry]}))
+    book.word(one=REFUTED)
+    book.write("01-a", CLAIM.format(1.1), prose="The value is {glue:text}`one:.2f`.")
+    return book
+
+
+def text_of(path):
+    """All outputs of a published notebook, as one string."""
+    cells = nbformat.read(path, as_version=4).cells
+    return json.dumps([cell.get("outputs", []) for cell in cells], ensure_ascii=False)
+
+
+def imported(done):
+    """The modules that a command and its workers imported, if it ran with PYTHONPROFILEIMPORTTIME."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert lines
+    return {line.rpartition("|")[2].strip() for line in lines}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, linux_only
 
-from zonb import pages
+from zonb.press import end_matter
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import entk
@@ -90,9 +90,9 @@ def test_ways_to_the_losses_agree_and_the_images_are_the_papers():
 
 
 def test_published_tables_are_those_that_the_page_shows():
-    assert {path.stem for path in PUBLISHED.glob("*.json")} == set(pages.BENCHMARKS)
-    text = pages.benchmarks_page(PUBLISHED)
-    for name in pages.BENCHMARKS:
+    assert {path.stem for path in PUBLISHED.glob("*.json")} == set(end_matter.BENCHMARKS)
+    text = end_matter.benchmarks_page(PUBLISHED)
+    for name in end_matter.BENCHMARKS:
         found = json.loads((PUBLISHED / f"{name}.json").read_text())
         assert f"## {found['title']}" in text and found["date"] in text
         section = text.split(f"## {found['title']}\n")[1].split("\n## ")[0]

@@ -15,12 +15,14 @@ import pytest
 import torch
 import yaml
 
-from zonb import chapters, cli, directions, kernels
+from zonb import directions, kernels
+from zonb.press import chapters, cli, commands, ledger
+from zonb.press.book import Book
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.md"))
 TEMPLATE = ROOT / "tools" / "00-template.md"
-CLAIMS = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())
+CLAIMS = ledger.wording(Book(ROOT))
 SECTIONS = ("Setting", "Where it breaks", "Exercises", "Summary")
 
 
@@ -120,6 +122,20 @@ def test_every_statement_is_checked_and_every_glued_number_exists(chapter):
     assert {id for id in ids if not any(name == id or name.startswith(f"{id}.") for name in used)} == set()
 
 
+def test_every_claim_has_its_wording_and_every_wording_its_claim():
+    calls = {call.args[0].value: call for path in PATHS for call in calls_of(chapters.read(path), "claim")}
+    assert calls.keys() == CLAIMS.keys()
+    template = {call.args[0].value for call in calls_of(chapters.read(TEMPLATE), "claim")}
+    assert template == yaml.safe_load(TEMPLATE.with_name("00-template-claims.yml").read_text()).keys()
+    rejected = {
+        id: {key.value for node in ast.walk(call) if isinstance(node, ast.Dict) for key in node.keys}
+        for id, call in calls.items()
+    }
+    assert [id for id, entry in CLAIMS.items() if "paper" in entry and entry["paper"] not in rejected[id]] == []
+    references = (ROOT / "book" / "references.bib").read_text()
+    assert [id for id, entry in CLAIMS.items() if f"{{{entry.get('reference', '')}," not in references + "{,"] == []
+
+
 def test_randomness_comes_from_seeded_streams_only(chapter):
     code = "\n".join(cell.source for cell in code_of(chapter))
     for forbidden in ("manual_seed", "np.random", "random.seed", "torch.randn(", "torch.rand(", "import_module"):
@@ -215,8 +231,8 @@ def test_commands_on_pages_are_understood(command, tmp_path, monkeypatch):
     def understood(*_):
         raise NotImplementedError("where it would begin to work")
 
-    for name in ("_finish", "ledger", "verify"):
-        monkeypatch.setattr(cli, name, understood)
+    for module, name in ((commands, "_finish"), (ledger, "rows"), (ledger, "verify")):
+        monkeypatch.setattr(module, name, understood)
     with contextlib.suppress(NotImplementedError):
         assert cli.main(shlex.split(command)) == 0
 

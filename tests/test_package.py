@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -15,37 +16,59 @@ import yaml
 from conftest import ROOT
 
 import zonb
+import zonb.press
 from zonb import directions
 
 FOLDER = Path(zonb.__file__).parent
-# Lowest floor first: a module imports only those before it.
-FLOORS = ["data", "directions", "streams", "tangents", "optim", "kernels", "theory", "models", "language", "plots"]
-FLOORS += ["claims", "chapters", "runner", "pages", "cli"]
-MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+ROOMS = {"zonb": zonb, "zonb.press": zonb.press}
 
 
-def test_every_module_has_its_floor_and_its_line_in_the_package_docstring():
-    assert sorted(FLOORS) == MODULES
-    for name in MODULES:
-        assert f"    {name} " in zonb.__doc__, name
+def floors(room):
+    """The modules that a package's docstring names, lowest first."""
+    return re.findall(r"^    (\w+)  +\S", ROOMS[room].__doc__, re.MULTILINE)
+
+
+def folder(room):
+    return Path(ROOMS[room].__file__).parent
+
+
+MODULES = [f"{room}.{name}" for room in ROOMS for name in floors(room) if (folder(room) / f"{name}.py").exists()]
+
+
+def imports(path):
+    """What a module imports of this project: full names, such as ``zonb.press.book``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            if node.module in ROOMS:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            elif node.module.split(".")[0] == "zonb":
+                yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "zonb")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_module_has_its_floor_in_the_docstring_of_its_package(room):
+    there = {path.stem for path in folder(room).glob("*.py")} | {
+        path.parent.name for path in folder(room).glob("*/__init__.py")
+    }
+    assert sorted(floors(room)) == sorted(there - {"__init__"})
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_down_only(name):
-    below = set(FLOORS[: FLOORS.index(name)])
-    for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text())):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import"
-            if node.module.split(".")[0] == "zonb":
-                used = {alias.name for alias in node.names} if node.module == "zonb" else {node.module.split(".")[1]}
-                assert used <= below, used - below
-        elif isinstance(node, ast.Import):
-            assert not any(alias.name.split(".")[0] == "zonb" for alias in node.names), "import from zonb by name"
+    room, _, module = name.rpartition(".")
+    above = floors(room)[floors(room).index(module) :]
+    for used in imports(folder(room) / f"{module}.py"):
+        other, _, what = used.rpartition(".")
+        assert used == "zonb" or other != room or what not in above, used
+        assert room == "zonb.press" or not used.startswith("zonb.press"), used
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_public_name_is_documented(name):
-    module = importlib.import_module(f"zonb.{name}")
+    module = importlib.import_module(name)
     for public, value in vars(module).items():
         if not public.startswith("_") and getattr(value, "__module__", None) == module.__name__:
             own = vars(value).get("__doc__") if isinstance(value, type) else inspect.getdoc(value)
@@ -53,12 +76,47 @@ def test_every_public_name_is_documented(name):
 
 
 def test_the_command_line_answers_without_loading_torch():
-    code = "import sys, zonb.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, zonb.press.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def without_the_book(code, *blocked):
+    """Run code where the packages of the extra ``book`` are not installed, or those that are named."""
+    names = set(blocked)
+    if not blocked:
+        extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["book"]
+        names = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in extra}
+        names |= {"bs4", "dask", "myst_nb", "sklearn", "sphinx", "yaml"}
+    program = BLOCKED.replace("{blocked}", repr(names)) + code
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_mathematics_needs_no_package_of_the_book():
+    names = ", ".join(floors("zonb")[:-1])
+    code = f"from zonb import {names}\nclaims.claim('one', 1, 1, tol=1, rejects={{'nine': 9}})"
+    done = without_the_book(code)
+    assert done.returncode == 0 and done.stdout.startswith("one: measured 1"), done.stderr
+
+
+@pytest.mark.parametrize("blocked", [(), ("jupytext",), ("yaml",)])
+def test_without_the_packages_of_the_book_the_command_says_what_to_install(blocked):
+    done = without_the_book("from zonb.press.cli import main\nsys.exit(main(['list']))", *blocked)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"zonb: there is no package \w+; pip install 'zonb\[book\]' brings it\n", done.stderr)
+
+
 def test_nothing_is_read_with_pickle():
-    for path in FOLDER.glob("*.py"):
+    for path in FOLDER.rglob("*.py"):
         text = path.read_text()
         assert "pickle" not in text.replace("allow_pickle=False", "").replace("without pickle", ""), path.name
         assert "torch.load" not in text, path.name
@@ -66,7 +124,7 @@ def test_nothing_is_read_with_pickle():
 
 def test_the_reference_has_every_module_below_the_book_and_every_law():
     text = "".join(path.read_text() for path in (ROOT / "book" / "api").glob("*.md"))
-    assert sorted(re.findall(r"automodule:: zonb\.(\w+)", text)) == sorted(FLOORS[: FLOORS.index("chapters")])
+    assert sorted(re.findall(r"automodule:: zonb\.(\w+)", text)) == sorted(floors("zonb")[:-1])
     laws = [name for name, value in vars(directions).items() if isinstance(value, directions.Law)]
     assert re.search(r"py:data::((\s+\w+\n)+)", text)[1].split() == laws
 

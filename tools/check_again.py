@@ -17,17 +17,18 @@ from pathlib import Path
 
 import nbformat
 
-from zonb import chapters, claims
-from zonb.runner import OUTCOMES, RunnerError, compare, execute_alone, find_root, plan
+from zonb.press.book import Book, RunnerError
+from zonb.press.execute import execute_alone
+from zonb.press.ledger import OUTCOMES, collect, compare, worded, wording
 
 MEMORY = "A.memory-"  # claims about megabytes, which no two runs share
 COLUMNS = "{:<24} {:>7} {:>9} {:>6} {:>16} {:>6} {:>7} {:>7}"
 
 
 def main(options: argparse.Namespace) -> int:
-    root = find_root(Path.cwd())
-    runs = [plan(root, chapter, {}) for chapter in chapters.read_all(root)]
-    runs = [item for item in runs if not options.chapter or item.chapter.slug.split("-")[0] in options.chapter]
+    book = Book.find(Path.cwd())
+    entries = wording(book)
+    runs = [item for item in book.runs if not options.chapter or item.chapter.slug.split("-")[0] in options.chapter]
     if not runs or not all(item.done for item in runs):
         raise RunnerError("a chapter has no result to compare with, or its number is unknown; run 'zonb book' first")
     jobs = [(item, as_before) for item in runs for as_before in (True, False)]
@@ -36,13 +37,13 @@ def main(options: argparse.Namespace) -> int:
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         for item, as_before in jobs:
-            stored = nbformat.read(item.path, as_version=4)
+            stored = item.result()
             own = int(stored.metadata["zonb"]["threads"] or 1)
             threads = own if as_before else 1 if own > 1 else max(2, os.cpu_count() or 1)
-            os.environ["ZONB_CACHE"] = str(root / "_build" / "cache") if options.cache else f"{folder}/{threads}"
+            os.environ["ZONB_CACHE"] = str(book.cache) if options.cache else f"{folder}/{threads}"
             slug, outcome = item.chapter.slug, execute_alone(item, threads)
             again = nbformat.reads(outcome.notebook, as_version=4)
-            old, new = (claims.collect(notebook.cells, slug) for notebook in (stored, again))
+            old, new = (worded(collect(notebook.cells, slug), entries) for notebook in (stored, again))
             identical = {row["id"] for row in new if row in old}
             rows = compare(old, new)
             counts = Counter(row["outcome"] for row in rows)
@@ -52,10 +53,7 @@ def main(options: argparse.Namespace) -> int:
                 must_be_identical = as_before and not row["id"].startswith(MEMORY)
                 accepted = row["outcome"] in ("same", "within tolerance")
                 if not (row["id"] in identical if must_be_identical else accepted):
-                    said = (
-                        row["reason"] or f"{row['id']}: {row['outcome']}, but not identical, {row['apart']:.1g} apart"
-                    )
-                    wrong.append(f"{slug}, {threads} threads: {said}")
+                    wrong.append(f"{slug}, {threads} threads: {row['said']}" + ", but not identical" * accepted)
     print("\n".join(wrong) if wrong else "as stored")
     return bool(wrong)
 

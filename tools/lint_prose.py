@@ -9,6 +9,7 @@ from pathlib import Path
 
 # What is no prose, hidden in this order.
 HIDDEN = (
+    r"\{[{%#]-? [^\n]*? [#%}]\}",
     r"\A---\n.*?^---\n",
     r"^(`{3,})(?:\w+|\{(?:code-cell|math|raw)\}[^\n]*)\n.*?^\1$",
     r"\$\$.*?\$\$",
@@ -97,7 +98,11 @@ def complaints(text: str) -> list[tuple[int, str]]:
 
 
 def main() -> int:
-    written = [*sorted(Path("notebooks").glob("*.md")), *sorted(Path("book").glob("*.md"))]
+    written = [
+        *sorted(Path("notebooks").glob("*.md")),
+        *sorted(Path("book").glob("*.md")),
+        *sorted(Path("book/pages").glob("*.j2")),
+    ]
     pages = {path: path.read_text() for path in [*written, Path("book/errata.yml"), Path("tools/00-template.md")]}
     lines = [f"{path}:{line}: {words}" for path, text in pages.items() for line, words in complaints(text)]
     everything = "\n".join(map(prose, pages.values()))

@@ -1,31 +1,31 @@
-// The filter above the ledger: by paper, by verdict and by words. Without it the page shows every claim.
+// The filter above the ledger: by paper, by kind and by words. Without it the page shows every claim.
 (() => {
   const start = () => {
     const place = document.getElementById("zonb-ledger-filter");
     if (!place) return;
     const rows = [...document.querySelectorAll("table.zonb-table tbody tr")].map((row) => {
-      const verdict = row.querySelector("td strong").textContent;
+      const kind = row.querySelector("td strong").textContent;
       const source = row.querySelector("td").textContent;
       const papers = ["A", "B"].filter((paper) => new RegExp(`${paper} (Eq|Fig|Sec|Thm|Lemma|Cor|Prop)`).test(source));
-      return { row, verdict, papers, text: row.textContent.toLowerCase() };
+      return { row, kind, papers, text: row.textContent.toLowerCase() };
     });
     const sections = [...document.querySelectorAll("section section")].filter((one) => one.querySelector("table.zonb-table"));
-    const verdicts = [...new Set(rows.map(({ verdict }) => verdict))].sort();
+    const kinds = [...new Set(rows.map(({ kind }) => kind))].sort();
     const option = (value, text) => `<option value="${value}">${text}</option>`;
     place.innerHTML = `<form class="zonb-filter" aria-label="Filter of the ledger">
       <label>paper <select name="paper">${option("", "any")}${option("A", "A")}${option("B", "B")}${option("none", "neither (new)")}</select></label>
-      <label>verdict <select name="verdict">${option("", "any")}${verdicts.map((one) => option(one, one)).join("")}</select></label>
+      <label>kind <select name="kind">${option("", "any")}${kinds.map((one) => option(one, one)).join("")}</select></label>
       <label>words <input type="search" name="words" autocomplete="off"></label>
       <output aria-live="polite"></output></form>`;
     const form = place.querySelector("form");
     const update = () => {
-      const { paper, verdict, words } = Object.fromEntries(new FormData(form));
+      const { paper, kind, words } = Object.fromEntries(new FormData(form));
       const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
       let count = 0;
       for (const one of rows) {
         const fits =
           (!paper || (paper === "none" ? !one.papers.length : one.papers.includes(paper))) &&
-          (!verdict || one.verdict === verdict) &&
+          (!kind || one.kind === kind) &&
           wanted.every((word) => one.text.includes(word));
         one.row.hidden = !fits;
         count += fits;

@@ -14,20 +14,20 @@ def shown(page):
     return page.locator("table.zonb-table tbody tr:visible").count()
 
 
-def test_the_ledger_is_filtered_by_paper_verdict_and_words(visit):
+def test_the_ledger_is_filtered_by_paper_kind_and_words(visit):
     page = visit("book/ledger.html").page
     everything = len(rows())
     assert shown(page) == everything
-    page.get_by_label("verdict").select_option("refuted")
-    refuted = [row for row in rows() if row["verdict"] == "refuted"]
+    page.get_by_label("kind").select_option("refuted")
+    refuted = [row for row in rows() if row["kind"] == "refuted"]
     assert (
         shown(page) == len(refuted) and f"{len(refuted)} of {everything}" in page.locator(".zonb-filter").inner_text()
     )
     page.get_by_label("paper").select_option("B")
-    assert shown(page) == len([row for row in refuted if "B " in row["source"]])
+    assert shown(page) == len([row for row in refuted if any(place.startswith("B ") for place in row["source"])])
     page.get_by_label("paper").select_option("none")
-    page.get_by_label("verdict").select_option("")
-    assert shown(page) == len([row for row in rows() if row["source"] == "new"])
+    page.get_by_label("kind").select_option("")
+    assert shown(page) == len([row for row in rows() if row["source"] == ["new"]])
     page.get_by_label("paper").select_option("")
     page.get_by_label("words").fill("B.BRIDGE-STEP")
     assert shown(page) == 1
@@ -39,7 +39,7 @@ def test_checks_of_errata_lead_to_their_rows(visit):
     page = visit("book/errata.html").page
     links = page.locator("a[href^='ledger.html#']")
     targets = [link.get_attribute("href").split("#")[1] for link in links.all()]
-    assert sorted(targets) == sorted(r["id"] for r in rows() if r["verdict"] in ("refuted", "holds with correction"))
+    assert sorted(targets) == sorted(r["id"] for r in rows() if r["kind"] in ("refuted", "holds with correction"))
     links.first.click()
     page.wait_for_load_state()
     assert page.locator(f"[id='{targets[0]}']").evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")

@@ -14,8 +14,9 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from zonb import chapters, pages
 from zonb.claims import MIME
+from zonb.press import chapters
+from zonb.press.site import UNUSED
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "_build" / "html"
@@ -32,7 +33,7 @@ def test_the_site_and_each_page_are_small():
     assert sum(size for name, size in sizes.items() if name.startswith("_sources/")) < 3 * MIB
 
 
-@pytest.mark.parametrize("pattern", pages.UNUSED)
+@pytest.mark.parametrize("pattern", UNUSED)
 def test_what_no_page_asks_for_is_not_there(pattern):
     assert list(SITE.glob(pattern)) == []
 

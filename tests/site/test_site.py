@@ -46,7 +46,9 @@ element => {
 
 
 def zonb(*arguments):
-    return subprocess.run([sys.executable, "-m", "zonb.cli", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "zonb.press.cli", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_all_chapters_and_derived_pages_are_there():
@@ -239,7 +241,7 @@ def test_the_ledger_is_complete_and_of_the_documented_form():
     asked = zonb("ledger", "--json")
     assert json.loads(asked.stdout) == rows
     for row in rows:
-        assert {"id", "source", "statement", "expected", "measured", "sem", "verdict", "chapter"} <= row.keys()
+        assert {"id", "source", "statement", "expected", "measured", "sem", "kind", "chapter"} <= row.keys()
         assert row["rejects"]
     for page in CHAPTERS:
         source = (ROOT / page.replace(".html", ".md")).read_text()

@@ -1,17 +1,14 @@
 """Execute chapters.
 
 A chapter goes from MyST through jupytext to papermill, the only executor. Its result is stored under the key of
-everything it follows from (`zonb.chapters.ingredients`), written under a temporary name and renamed when complete:
-nothing runs twice, an interrupted build goes on where it stopped, and a failure never replaces a result.
+everything it follows from (`zonb.press.chapters.ingredients`), written under a temporary name and renamed when
+complete: nothing runs twice, an interrupted build goes on where it stopped, and a failure never replaces a result.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as futures
 import contextlib
-import csv
-import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -22,18 +19,16 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from zonb import chapters, claims
-from zonb.chapters import Chapter
+from zonb.press import chapters
+from zonb.press.book import Run, RunnerError, write_atomic
 
 _VERSIONED = ("numpy", "torch", "torchvision", "transformers", "matplotlib", "papermill", "jupyter-book")
 _MEASURE = """
@@ -49,35 +44,6 @@ if found:  # on Linux the account above begins at the size of the process that s
     peak = int(found[1]) / 2**10
 print(json.dumps({"peak": peak, "files": getattr(sys.modules.get("zonb.data"), "files_read", {})}))
 """
-_RECORD_BYTES = 2**20
-OUTCOMES = ("same", "within tolerance", "new", "missing", "differs")
-_COLUMNS = ("claim", "relation", "measured", "expected", "sem", "tolerance", "verdict")
-
-
-class RunnerError(RuntimeError):
-    """What was asked cannot be done; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A chapter with all its parameters fixed.
-
-    Attributes:
-        chapter: its source.
-        parts: what the result follows from.
-        key: their hash.
-        path: where the executed notebook is, or will be.
-    """
-
-    chapter: Chapter
-    parts: Mapping[str, Any]
-    key: str
-    path: Path
-
-    @property
-    def done(self) -> bool:
-        """Whether the result is stored."""
-        return self.path.exists()
 
 
 @dataclass(frozen=True)
@@ -97,32 +63,6 @@ class Outcome:
 
     notebook: str
     error: str | None
-
-
-def find_root(start: Path) -> Path:
-    """The book's folder: the nearest one at or above ``start`` with a ``_toc.yml`` and chapters in ``notebooks/``.
-
-    Raises:
-        RunnerError: there is none, or it has a zonb of its own that is not this one.
-    """
-    for folder in (start, *start.parents):
-        if (folder / "_toc.yml").exists() and chapters.paths(folder):
-            if (folder / "zonb").is_dir() and not (folder / "zonb").samefile(chapters.PACKAGE):
-                raise RunnerError(f"this zonb is not that of {folder.name}; use .venv/bin/zonb there")
-            return folder
-    raise RunnerError("no book here: run zonb in the folder that holds _toc.yml and notebooks/*.md, or below it")
-
-
-def plan(root: Path, chapter: Chapter, given: Mapping[str, Any], profile: str = "quick") -> Run:
-    """The run of a chapter under a profile, with ``given`` replacing the profile's parameters.
-
-    Raises:
-        ParameterError: a parameter is unknown, ill-typed or out of range.
-    """
-    values = chapter.values({**_profile(root, profile).get(chapter.slug, {}), **given})
-    parts = chapters.ingredients(chapter, values, root / "requirements.txt")
-    key = chapters.key(parts)
-    return Run(chapter, parts, key, root / "_build" / profile / f"{chapter.slug}-{key}.ipynb")
 
 
 def run(runs: Sequence[Run], *, scheduler: str | None = None, workers: int | None = None) -> list[str]:
@@ -167,7 +107,7 @@ def execute(job: Job) -> Outcome:
     Raises:
         RunnerError: this machine's zonb or its data differ from those the job was planned with.
     """
-    here = chapters.modules(job.parts["code"])
+    here = _modules(job)
     if here != job.parts["modules"] or chapters.data_checksums(here) != job.parts["data"]:
         raise RunnerError(f"{job.slug}: the worker {platform.node()} has another zonb; install this version there")
     import papermill
@@ -216,233 +156,6 @@ def execute_alone(item: Run, threads: int) -> Outcome:
     """
     with _executor(None, 1, threads) as executor:
         return executor.submit(execute, _job(item)).result()
-
-
-def ledger(root: Path, profile: str) -> list[dict[str, Any]]:
-    """Every claim of the executed book, in the order of the chapters.
-
-    Raises:
-        RunnerError: a chapter has no result for its present sources, or two claims share an id.
-    """
-    rows: list[dict[str, Any]] = []
-    for item in _results(root, profile):
-        rows += claims.collect(nbformat.read(item.path, as_version=4).cells, item.chapter.slug)
-    ids = [row["id"] for row in rows]
-    if twice := sorted({id for id in ids if ids.count(id) > 1}):
-        raise RunnerError(f"claims share an id: {', '.join(twice)}; ids must be unique in the book")
-    return rows
-
-
-def compare(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each claim of two ledgers with both numbers and the outcome, in the order of `OUTCOMES`.
-
-    ``same``: the numbers are identical; ``within tolerance``: they are not, but `zonb.claims.disagreements` accepts
-    them; ``differs``: it does not; ``missing``: not in the rerun; ``new``: only there. ``apart`` is what that rule
-    holds against the tolerances, the difference of the deviations from the formula.
-    """
-    old, new = ({row["id"]: row for row in rows} for rows in (published, rerun))
-    compared = []
-    for id in old | new:
-        a, b = old.get(id), new.get(id)
-        said = claims.disagreements([a] if a else [], [b] if b else [])
-        numbers = [row and {name: row[name] for name in ("measured", "expected", "tolerance")} for row in (a, b)]
-        apart = None
-        if a is None or b is None:
-            outcome = "new" if a is None else "missing"
-        else:
-            equal = all(a[name] == b[name] for name in ("measured", "expected"))
-            outcome = "differs" if said else "same" if equal else "within tolerance"
-            apart = abs(_deviation(a) - _deviation(b))
-        row = {"id": id, "chapter": (new.get(id) or old[id])["chapter"], "outcome": outcome, "apart": apart}
-        compared.append({**row, "published": numbers[0], "rerun": numbers[1], "reason": "".join(said) or None})
-    return sorted(compared, key=lambda row: OUTCOMES.index(row["outcome"]))
-
-
-def verify(root: Path, path: Path, profile: str) -> dict[str, Any]:
-    """Compare the executed book's ledger with the published one in ``path``; the receipt.
-
-    The receipt says when and by which ledger (SHA-256) it was judged, on what machines and with which versions the
-    chapters ran, under which keys their results are stored, and the outcome for each claim.
-
-    Raises:
-        RunnerError: ``path`` is not a ledger, or this book has none yet.
-    """
-    if not path.is_file():
-        raise RunnerError(f"there is no ledger {path.name}; give the file that 'zonb ledger --json' wrote")
-    text, rerun = path.read_bytes(), ledger(root, profile)
-    try:
-        published = json.loads(text)
-        if not isinstance(published, list):
-            raise ValueError("it holds no list of claims")
-        compared = compare(published, rerun)
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunnerError(f"{path.name} is not a ledger: {error!r}") from None
-    runs = [nbformat.read(item.path, as_version=4).metadata["zonb"] for item in _results(root, profile)]
-    machines = [{"machine": facts["machine"], "versions": facts["versions"]} for facts in runs]
-    counts = Counter(row["outcome"] for row in compared)
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "profile": profile,
-        "ledger": {"file": path.name, "sha256": hashlib.sha256(text).hexdigest()},
-        "machines": [facts for k, facts in enumerate(machines) if facts not in machines[:k]],
-        "keys": {facts["chapter"]: facts["key"] for facts in runs},
-        "counts": {outcome: counts[outcome] for outcome in OUTCOMES},
-        "claims": compared,
-    }
-
-
-def sweep_rows(points: Sequence[tuple[Mapping[str, Any], Run]]) -> list[dict[str, Any]]:
-    """The claims at the points of a grid, a row each: the grid's parameters, then the claim's numbers and verdict.
-
-    Args:
-        points: the grid's parameters and the run of each point; one without a result has no rows.
-    """
-    return [
-        {**point, "claim": row["id"], **{name: row[name] for name in _COLUMNS[1:]}}
-        for point, item in points
-        if item.done
-        for row in claims.collect(nbformat.read(item.path, as_version=4).cells, item.chapter.slug)
-    ]
-
-
-def sweep_csv(grid: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of a sweep as a CSV table; numbers with all their digits."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, [*grid, *_COLUMNS], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
-
-
-def sweep_svg(grid: Sequence[str], rows: Sequence[Mapping[str, Any]], id: str) -> str:
-    """A claim over a grid: measured with error bars against the first parameter, expected dashed.
-
-    Points that agree in all other parameters share a colour. Bars are standard errors, or the tolerance of a claim
-    that has none.
-
-    Raises:
-        RunnerError: no row is of this claim.
-    """
-    of_claim = [row for row in rows if row["claim"] == id]
-    if not of_claim:
-        known = ", ".join(dict.fromkeys(row["claim"] for row in rows))
-        raise RunnerError(f"no claim {id!r} in this sweep; " + (f"choose one of {known}" if known else "it has none"))
-    from matplotlib.figure import Figure
-
-    from zonb import plots
-
-    plots.style()
-    figure = Figure(figsize=(6.4, 4))
-    ax = figure.subplots()
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for row in of_claim:
-        lines.setdefault(", ".join(f"{name} = {row[name]}" for name in grid[1:]), []).append(row)
-    for k, (label, line) in enumerate(lines.items()):
-        at = [row[grid[0]] if isinstance(row[grid[0]], int | float) else str(row[grid[0]]) for row in line]
-        measured, expected = ([row[name] for row in line] for name in ("measured", "expected"))
-        bars = [row["tolerance"] if row["sem"] is None else row["sem"] for row in line]
-        colour = plots.COLOURS[k % len(plots.COLOURS)]
-        marker = plots.MARKERS[(k + k // len(plots.COLOURS)) % len(plots.MARKERS)]
-        ax.errorbar(at, measured, bars, fmt=marker, color=colour, capsize=3, label=label)
-        ax.plot(at, expected, "--", color=colour, linewidth=1.2)
-    ax.plot([], [], "--", color=plots.INK, label="expected")
-    error = "tolerance" if of_claim[0]["sem"] is None else "standard error"
-    ax.set(xlabel=grid[0], ylabel=f"{id} (bars: {error})")
-    ax.legend()
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def record(root: Path, item: Run, name: str) -> Path:
-    """Publish a finished run as ``book/records/NAME.ipynb``: its facts, its claims and its figures.
-
-    Raises:
-        RunnerError: the record would exceed 1 MiB.
-    """
-    executed = nbformat.read(item.path, as_version=4)
-    kept = []
-    for cell in executed.cells:
-        figure = "figure" in cell.metadata.get("mystnb", {})
-        outputs = [o for o in cell.get("outputs", []) if figure or claims.MIME in o.get("data", {})]
-        if outputs:
-            metadata = {"mystnb": cell.metadata["mystnb"]} if figure else {}
-            kept.append(nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata=metadata, id=cell["id"]))
-    executed.cells = kept
-    text = nbformat.writes(executed)
-    if len(text.encode()) > _RECORD_BYTES:
-        size = len(text.encode()) / 2**20
-        raise RunnerError(f"the record of {item.chapter.slug} has {size:.1f} MiB, 1 at most: draw smaller figures")
-    path = root / "book" / "records" / f"{name}.ipynb"
-    write_atomic(path, text + "\n")
-    return path
-
-
-def times(root: Path, profile: str) -> dict[str, dict[str, Any]]:
-    """What each chapter took when it was last executed on this machine with the profile's parameters.
-
-    Results of code that has changed since count, too: the key tells. Chapters that never ran are left out.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for chapter in chapters.read_all(root):
-        item = plan(root, chapter, {}, profile)
-        results = item.path.parent.glob(f"{chapter.slug}-{'[0-9a-f]' * len(item.key)}.ipynb")
-        for path in sorted(results, key=lambda path: path.stat().st_mtime):
-            facts = nbformat.read(path, as_version=4).metadata["zonb"]
-            if facts["parameters"] == item.parts["parameters"]:
-                date = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
-                kept = {name: facts[name] for name in ("key", "seconds", "peak_mib", "threads", "machine")}
-                found[chapter.slug] = {"date": date, **kept}
-    return found
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new content and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        try:
-            file.write(text)
-            file.close()
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(file.name).chmod(0o666 & ~mask)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def _deviation(row: Mapping[str, Any]) -> float:
-    gap = row["measured"] - row["expected"]
-    return gap if row["relation"] == "==" else max(0.0, gap if row["relation"] == "<=" else -gap)
-
-
-def _results(root: Path, profile: str) -> list[Run]:
-    runs = [plan(root, chapter, {}, profile) for chapter in chapters.read_all(root)]
-    for item in runs:
-        if not item.done:
-            raise RunnerError(f"{item.chapter.slug} has no result for its present sources; run 'zonb book' first")
-    return runs
-
-
-def _profile(root: Path, name: str) -> dict[str, dict[str, Any]]:
-    if name == "quick":  # the notebooks' own defaults
-        return {}
-    path = root / "profiles" / f"{name}.yml"
-    if not path.is_file():
-        known = ["quick", *sorted(p.stem for p in (root / "profiles").glob("*.yml"))]
-        raise RunnerError(f"no profile {name!r}; choose one of {', '.join(known)}")
-    import yaml
-
-    try:
-        profile = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunnerError(f"profiles/{path.name} is not YAML: {error}") from None
-    if not isinstance(profile, dict) or not all(isinstance(values, dict) for values in profile.values()):
-        raise RunnerError(f"profiles/{path.name} must read 'CHAPTER: {{PARAMETER: VALUE}}'")
-    if unknown := sorted(map(str, profile.keys() - chapters.paths(root).keys())):
-        raise RunnerError(f"profiles/{path.name} names {', '.join(unknown)}, which are not chapters")
-    return profile
 
 
 def _lock(path: Path) -> Any:
@@ -550,12 +263,18 @@ def _numbered(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def _modules(job: Job) -> dict[str, str]:
+    """The modules that the job imports, as they are on this machine now."""
+    cells = nbformat.reads(job.notebook, as_version=4).cells
+    return chapters.modules(cell.source for cell in cells if cell.cell_type == "code")
+
+
 def _stopped(executed: nbformat.NotebookNode, job: Job) -> str | None:
     """What papermill lets pass: a cell that left by SystemExit, and modules edited while the cells ran."""
     for cell in executed.cells:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
             return f"{job.slug}: cell {cell.execution_count} ({_head(cell.source)!r}) left the notebook before its end"
-    if chapters.modules(job.parts["code"]) != job.parts["modules"]:
+    if _modules(job) != job.parts["modules"]:
         return f"{job.slug}: zonb was edited while the chapter ran; run it again"
     return None
 

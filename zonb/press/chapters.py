@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import io
 import json
@@ -14,9 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import nbformat
 
-PACKAGE = Path(__file__).parent
+import zonb
+
+PACKAGE = Path(zonb.__file__).parent
+PRESS = "press"
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _RANGE = re.compile(
     r"#\s*(?:(?P<open>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^\])\s]+)\s*(?P<close>[\])])"
     r"|\{(?P<choices>[^}]*)\})\s*(?P<text>.*)"
@@ -98,6 +104,11 @@ class Chapter:
         return self.path.stem
 
     @property
+    def code(self) -> list[str]:
+        """The sources of its code cells."""
+        return [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
+
+    @property
     def title(self) -> str:
         """The first heading."""
         for cell in self.notebook.cells:
@@ -140,8 +151,6 @@ def read(path: Path) -> Chapter:
     Raises:
         ChapterError: no parameters cell, or a parameter without a literal default or a range.
     """
-    import jupytext
-
     try:
         notebook = jupytext.read(path)
         tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
@@ -166,45 +175,60 @@ def read(path: Path) -> Chapter:
     return Chapter(path, notebook, parameters)
 
 
-def paths(root: Path) -> dict[str, Path]:
-    """The source of each chapter of a book by its slug, in the order of their numbers."""
-    return {path.stem: path for path in sorted((root / "notebooks").glob("*.md"))}
+def digest(code: str) -> str:
+    """The SHA-256 of what a module means: its syntax tree. Comments, docstrings and layout are not in it.
+
+    >>> digest("x = 1  # one") == digest("'A module.'\\nx = (1)") != digest("x = 1.0")
+    True
+    """
+    return _parsed(code)[0]
 
 
-def read_all(root: Path) -> list[Chapter]:
-    """All chapters of a book in the order of their numbers."""
-    return [read(path) for path in paths(root).values()]
+def cell_digest(code: str) -> str:
+    """The SHA-256 of what a notebook's cell means. A string that it begins with is shown, and no docstring.
+
+    >>> cell_digest("x = 1  # one") == cell_digest("x = 1") != cell_digest("x = 1;")
+    True
+    """
+    return _sha([_plain(ast.parse(code).body), ";" in code and _silent(code)])
 
 
 def modules(code: Iterable[str]) -> dict[str, str]:
-    """The zonb modules that pieces of code import, transitively, with the SHA-256 of each file.
+    """The zonb modules that pieces of code import, transitively, with the `digest` of each.
+
+    Raises:
+        ChapterError: there is no such module, or it is of `zonb.press`, which is not for chapters.
 
     >>> sorted(modules(["from zonb import kernels"]))
     ['__init__', 'directions', 'kernels', 'streams', 'tangents']
     """
     found: dict[str, str] = {}
-    waiting = [name for piece in code for name in _imports(piece)]
+    waiting = [name for piece in code for name in _imports(ast.parse(piece))]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            path = PACKAGE / f"{name}.py"
-            if not path.is_file():
-                raise ChapterError(f"there is no module zonb.{name}")
-            source = path.read_bytes()
-            found[name] = hashlib.sha256(source).hexdigest()
-            try:
-                waiting += _imports(source.decode())
-            except SyntaxError as error:
-                raise ChapterError(f"zonb/{path.name}, line {error.lineno}: {error.msg}") from None
+        if name in found:
+            continue
+        if name == PRESS:
+            raise ChapterError(f"zonb.{PRESS} prints the book; a chapter, and what it imports, must do without it")
+        path = PACKAGE / f"{name}.py"
+        if not path.is_file():
+            raise ChapterError(f"there is no module zonb.{name}")
+        try:
+            found[name], imported = _parsed(path.read_text(encoding="utf-8"))
+        except SyntaxError as error:
+            raise ChapterError(f"zonb/{path.name}, line {error.lineno}: {error.msg}") from None
+        waiting += imported
     return dict(sorted(found.items()))
 
 
 def ingredients(chapter: Chapter, values: Mapping[str, Any], lock: Path) -> dict[str, Any]:
-    """Everything a run's result follows from: code, modules, lock file, data and parameters. Prose is not in it."""
-    code = [cell.source for cell in chapter.notebook.cells if cell.cell_type == "code"]
-    used = modules(code)
+    """Everything a run's result follows from: code, modules, lock file, data and parameters.
+
+    Code and modules are there by their `digest`, so that prose, comments and docstrings may change freely.
+    """
+    used = modules(chapter.code)
     return {
-        "code": code,
+        "code": [cell_digest(piece) for piece in chapter.code],
         "modules": used,
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest(),
         "data": data_checksums(used),
@@ -223,7 +247,40 @@ def data_checksums(used: Iterable[str]) -> dict[str, str]:
 
 def key(parts: Mapping[str, Any]) -> str:
     """The content key of a run: 16 hexadecimal digits of the SHA-256 of its ingredients."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return _sha(parts)[:16]
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as lists and names. What is empty is left out, so that versions of Python agree on a tree."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if isinstance(node, ast.Constant):
+        return ["Constant", type(node.value).__name__, ascii(node.value)]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = {name: value for name, value in ast.iter_fields(node) if value is not None and value != []}
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends a nested format with an empty string
+        fields["values"] = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    return [type(node).__name__, {name: _plain(value) for name, value in fields.items()}]
+
+
+def _silent(code: str) -> bool:
+    """Whether the last value of a cell is not shown, because a semicolon ends it."""
+    words = [token for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.string.strip()]
+    return [token.string for token in words if token.type != tokenize.COMMENT][-1:] == [";"]
+
+
+@functools.cache
+def _parsed(code: str) -> tuple[str, frozenset[str]]:
+    """The digest of a module's code, and the zonb modules that it imports itself."""
+    tree = ast.parse(code)
+    return _sha(_plain(tree)), frozenset(_imports(tree))
 
 
 def _parameters(source: str, where: str) -> Iterable[Parameter]:
@@ -253,15 +310,16 @@ def _parameters(source: str, where: str) -> Iterable[Parameter]:
         yield parameter
 
 
-def _imports(code: str) -> set[str]:
+def _imports(tree: ast.AST) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if node.level:  # relative, and the package is flat
+            if node.level:  # relative, and what chapters import is flat
                 module = f"zonb.{module}" if module else "zonb"
             if module == "zonb":
-                names |= {"__init__"} | {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
+                known = {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
+                names |= {"__init__"} | known | ({PRESS} & {alias.name for alias in node.names})
             elif module.startswith("zonb."):
                 names |= {"__init__", module.split(".")[1]}
         elif isinstance(node, ast.Import):
