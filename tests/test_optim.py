@@ -857,3 +857,34 @@ def test_the_radius_that_is_not_given_is_that_of_the_difference():
     w = nn.Parameter(torch.tensor([3.0, 0.0, 4.0, 0.0]))
     for two_sided, power in ((True, 1 / 3), (False, 1 / 2)):
         assert ZOSGD([w], 0.1, two_sided=two_sided).mu == pytest.approx(2.5 * 2 ** (-23 * power), rel=1e-6)
+
+
+def test_each_step_has_directions_of_its_own():
+    w, moves = nn.Parameter(torch.zeros(3)), []
+    optimizer = ZOSGD([w], 1.0, mu=0.5, seed=4)
+    for step in range(3):
+        before = w.detach().clone()
+        optimizer.step(lambda: w.sum())
+        u = torch.zeros(3)
+        Stream(directions.gaussian, 4, step).add(u, u, [1.0], first=0, parameter=0)
+        moves.append(w.detach() - before)
+        torch.testing.assert_close(moves[-1], -u.sum() * u)
+    assert torch.pdist(torch.stack(moves)).min() > 0.01
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+@pytest.mark.parametrize("share, warns", [(1.01, False), (0.6, True)])
+def test_losses_are_told_apart_down_to_their_rounding_and_no_further(two_sided, share, warns):
+    w, calls = nn.Parameter(torch.ones(10)), []
+    optimizer = ZOSGD([w], 0.0, mu=1e-2, two_sided=two_sided)
+    rounding = optim._number_of(torch.tensor(1.0))[1]
+
+    def closure():
+        calls.append(w.sum())
+        plus = len(calls) == (1 if two_sided else 2)  # whose rounding counts
+        return torch.tensor(1.0) if plus else 1.0 + share * rounding
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        optimizer.step(closure)
+    assert any("they are rounded to" in str(one.message) for one in found) == warns
