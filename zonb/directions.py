@@ -128,6 +128,24 @@ def generator(seed: int, *path: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
 
+def check_direction(theta: torch.Tensor, u: torch.Tensor) -> None:
+    """Refuse a direction whose shape is not that of the parameters.
+
+    Broadcasting (1, d) against (d, 1) runs silently, and moves along the vector of ones.
+
+    Raises:
+        ValueError: ``u`` has another shape than ``theta``.
+
+    >>> check_direction(torch.zeros(3), torch.zeros(1, 3))
+    Traceback (most recent call last):
+    ValueError: the direction has shape (1, 3), the parameters (3,); give one entry a parameter
+    """
+    if u.shape != theta.shape:
+        raise ValueError(
+            f"the direction has shape {tuple(u.shape)}, the parameters {tuple(theta.shape)}; give one entry a parameter"
+        )
+
+
 def student_t(nu: float) -> Law:
     r"""Independent Student-t entries with ``nu`` degrees of freedom, scaled to variance 1.
 

@@ -248,7 +248,7 @@ def estimate_alignment(Y_o: torch.Tensor, Y_u: torch.Tensor) -> tuple[torch.Tens
     :math:`(y_p^T y_q)(w_p^T w_q)` is unbiased for :math:`\|K\|_F^2`, and the means of :math:`\|y_p\|^2` and
     :math:`\|w_p\|^2` are for :math:`\|J_o\|_F^2` and :math:`\|J_u\|_F^2`. The estimate is the first over the product
     of the others; leaving out one direction at a time (jackknife) removes the ratio's bias of order 1/P and gives the
-    error. A projection costs forward passes only (`tangents.central_difference`), so :math:`\rho` can be known where
+    error. A projection costs forward passes only (`differences.central_difference`), so :math:`\rho` can be known where
     no Jacobian fits.
 
     Assumes independent directions with identity covariance. The estimate may fall outside [0, 1] where P is too

@@ -21,9 +21,9 @@ import torch.distributed
 from torch.overrides import TorchFunctionMode
 
 from zonb import directions
+from zonb.differences import default_mu
 from zonb.directions import Law
 from zonb.streams import BLOCK, LAWS, Stream, visible
-from zonb.tangents import central_difference, default_mu, forward_difference
 
 # Questions about a tensor that do not read its values.
 _PROPERTIES = ("device", "dtype", "grad", "grad_fn", "is_cpu", "is_cuda", "is_leaf", "layout", "ndim", "requires_grad")
@@ -55,7 +55,7 @@ class ZOSGD(torch.optim.Optimizer):
         params: parameters, named parameters or groups of either, as for any torch optimiser; a subset of a model's
             will do. Groups may have their own ``lr`` and ``weight_decay``. Float32, float64, float16 or bfloat16.
         lr: the step :math:`\eta`, at least 0.
-        mu: the smoothing radius :math:`\mu`, in units of the parameters; `zonb.tangents.default_mu` if not given.
+        mu: the smoothing radius :math:`\mu`, in units of the parameters; `zonb.differences.default_mu` if not given.
         P: number of directions a step.
         law: `gaussian`, `rademacher` or `sphere` of `zonb.directions`.
         two_sided: central differences, 2P losses a step; otherwise one-sided ones, P + 1 losses.
@@ -109,7 +109,7 @@ class ZOSGD(torch.optim.Optimizer):
         self._check_groups()
         self._numbered = self._number()
         if mu is None:
-            mu = default_mu(self._parameters(), difference=central_difference if two_sided else forward_difference)
+            mu = default_mu(self._parameters(), two_sided=two_sided)
         self.mu = mu
         if not 0 < self.mu < math.inf:
             raise ValueError(f"mu={self.mu} must be positive and finite")
