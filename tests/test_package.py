@@ -19,8 +19,8 @@ from zonb import directions
 
 FOLDER = Path(zonb.__file__).parent
 # Lowest floor first: a module imports only those before it.
-FLOORS = ["data", "directions", "streams", "tangents", "optim", "kernels", "theory", "models", "language", "plots"]
-FLOORS += ["claims", "chapters", "runner", "pages", "cli"]
+FLOORS = ["directions", "streams", "tangents", "differences", "kernels", "theory", "simulate", "perturbed", "optim"]
+FLOORS += ["data", "models", "language", "plots", "claims", "chapters", "runner", "pages", "cli"]
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 
 
@@ -50,6 +50,24 @@ def test_every_public_name_is_documented(name):
         if not public.startswith("_") and getattr(value, "__module__", None) == module.__name__:
             own = vars(value).get("__doc__") if isinstance(value, type) else inspect.getdoc(value)
             assert own and not own.startswith(f"{public}("), f"{name}.{public}"  # a dataclass makes one of its fields
+
+
+@pytest.mark.parametrize("name", FLOORS[: FLOORS.index("claims")])
+def test_the_public_names_are_written_down_and_used_elsewhere(name):
+    tree, defined = ast.parse((FOLDER / f"{name}.py").read_text()), {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined |= {part.id: node for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    public = {key for key in defined if not key.startswith("_")}
+    listed = importlib.import_module(f"zonb.{name}").__all__
+    assert len(listed) == len(set(listed)) and set(listed) == public
+    others = [path for folder in ("zonb", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.py")]
+    others += [*(ROOT / "notebooks").glob("*.md"), *(ROOT / "book").glob("*.md")]
+    words = set(re.findall(r"\w+", "".join(path.read_text() for path in others if path != FOLDER / f"{name}.py")))
+    assert {key for key in public if not isinstance(defined[key], ast.ClassDef)} <= words
 
 
 def test_the_command_line_answers_without_loading_torch():

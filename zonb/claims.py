@@ -134,8 +134,9 @@ def disagreements(published: Sequence[Mapping[str, Any]], rerun: Sequence[Mappin
 
     What must be the same on another machine is not the number itself, since a network trained there may differ in its
     last digits, but how far it lies from what its formula expects. Two measurements of one claim agree if these
-    deviations differ by no more than both tolerances together (root of the sum of squares); of a bound, both must
-    keep it. Verdicts must be equal, and neither ledger may lack a claim of the other.
+    deviations differ by at most the root of the sum of their squared tolerances. For a bound (``<=`` or ``>=``) only
+    the part of a deviation on the wrong side counts. Verdicts must be equal, and neither ledger may lack a claim of the
+    other.
 
     >>> row = {"id": "c", "verdict": "holds", "relation": "==", "measured": 1.0, "expected": 1.0, "tolerance": 0.3}
     >>> disagreements([row], [{**row, "measured": 1.4}]), disagreements([row], [{**row, "measured": 2.0}])

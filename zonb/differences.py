@@ -13,7 +13,9 @@ import torch
 from zonb.directions import check_direction
 from zonb.tangents import Function
 
-Difference = Callable[[Function, torch.Tensor, torch.Tensor, float], torch.Tensor]
+__all__ = ["central_difference", "default_mu", "forward_difference", "spsa_gradient"]
+
+_Difference = Callable[[Function, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 def central_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: float) -> torch.Tensor:
@@ -80,7 +82,7 @@ def spsa_gradient(
     directions: torch.Tensor,
     mu: float,
     *,
-    difference: Difference = central_difference,
+    difference: _Difference = central_difference,
 ) -> torch.Tensor:
     r"""The zeroth-order gradient estimate :math:`\frac1P\sum_p \frac{f(\theta+\mu u_p)-f(\theta-\mu u_p)}{2\mu}\,u_p`.
 

@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from zonb import data, directions
 
-Model = TypeVar("Model", bound=nn.Module)
+__all__ = ["accuracy", "lenet", "mlp", "remembered", "trained_lenet"]
+
+_Model = TypeVar("_Model", bound=nn.Module)
 # What the weights follow from, besides the settings: a trained network is kept under a key of these files.
 _SOURCES = (__file__, data.__file__, directions.__file__)
 
@@ -137,13 +139,13 @@ def trained_lenet(
 
 
 def remembered(
-    model: Model,
+    model: _Model,
     train: Callable[[], None],
     *,
     name: str,
     settings: Mapping[str, Any],
     sources: Sequence[str | Path],
-) -> Model:
+) -> _Model:
     """The model with trained weights: trained once, then read from the cache.
 
     Args:

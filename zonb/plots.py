@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
+__all__ = ["COLOURS", "INK", "MARKERS", "curves", "explorer", "heatmaps", "histogram", "images", "paired_bars"]
+__all__ += ["projection_diagram", "style"]
+
 # Okabe and Ito's colours that keep a contrast of 3 on white and on the dark theme, told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C00", "#56A0D3")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -27,31 +30,16 @@ INK = "#787879"
 def style() -> None:
     """Set the book's figure style: transparent SVG, one text size, colours safe on light and dark pages."""
     sns.set_theme(context="notebook", style="ticks", palette=COLOURS)
-    plt.rcParams.update(
-        {
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "savefig.facecolor": "none",
-            "legend.framealpha": 0,
-            "text.color": INK,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.labelsize": 11,
-            "axes.titlesize": 11,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-            "legend.fontsize": 10,
-            "lines.markersize": 5,
-            "svg.hashsalt": "zonb",
-            "figure.dpi": 120,
-        }
-    )
+    alike = {
+        "none": ("figure.facecolor", "axes.facecolor", "savefig.facecolor"),
+        INK: ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"),
+        11: ("font.size", "axes.labelsize", "axes.titlesize"),
+        10: ("xtick.labelsize", "ytick.labelsize", "legend.fontsize"),
+        False: ("axes.spines.top", "axes.spines.right"),
+    }
+    plt.rcParams.update({name: value for value, names in alike.items() for name in names})
+    plt.rcParams.update({"legend.framealpha": 0, "lines.markersize": 5, "figure.dpi": 120, "svg.hashsalt": "zonb"})
+    plt.rcParams["figure.constrained_layout.use"] = True
     from IPython import get_ipython
 
     if get_ipython() is not None:
@@ -225,16 +213,10 @@ def explorer(
     Raises:
         KeyError: a combination of values without a frame.
     """
-    data = {
-        "name": name,
-        "sliders": [{"label": label, "values": [str(value) for value in values]} for label, values in sliders.items()],
-        "x": x,
-        "xlabel": xlabel,
-        "ylabel": ylabel,
-        "xscale": xscale,
-        "yscale": yscale,
-        "frames": [frames[point] for point in itertools.product(*sliders.values())],
-    }
+    labels = {"name": name, "xlabel": xlabel, "ylabel": ylabel, "xscale": xscale, "yscale": yscale}
+    moved = [{"label": label, "values": list(map(str, values))} for label, values in sliders.items()]
+    drawn = [frames[point] for point in itertools.product(*sliders.values())]
+    data = {**labels, "x": x, "sliders": moved, "frames": drawn}
     text = json.dumps(_short(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in table)
     rows = "".join(

@@ -20,6 +20,8 @@ from torch.nn.utils import parameters_to_vector
 
 from zonb.directions import check_direction
 
+__all__ = ["Function", "as_function", "gram", "in_span", "jacobian", "jvp", "parameter_vector"]
+
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 _TOGETHER = 32  # inputs whose graph is alive at a time
@@ -149,8 +151,8 @@ def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def in_span(J: torch.Tensor) -> torch.Tensor:
     r"""Tangents with the same Gram matrix in as many dimensions as there are tangents.
 
-    The rows of :math:`R^T` where :math:`J^T = QR`. Gaussian directions know tangents by their Gram matrix alone, so
-    that projections of these have the same law as those of ``J``, at a cost without d. That holds for no other law.
+    The rows of :math:`R^T` where :math:`J^T = QR`. The law of projections on Gaussian directions depends on the Gram
+    matrix alone. So these tangents may stand for ``J``, at a cost that does not grow with d. For no other law may they.
 
     Args:
         J: n tangents in all, (..., d).
@@ -274,7 +276,7 @@ def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_
     parameters = list(model.parameters())
     found = _of_layers(calls, z) if z.dtype in (torch.float32, torch.float64) else {}
 
-    # A layer may act otherwise than its type does, by a hook, say: one gradient tells.
+    # A hook, say, may make a layer act otherwise than its type does. One gradient of all outputs shows it.
     weights = torch.arange(z.numel(), dtype=z.dtype, device=z.device).cos().view_as(z)
     gradients = _gradients(z, parameters, weights) if found else [None] * len(parameters)
     tolerance = 64 * torch.finfo(z.dtype).eps * weights.norm()

@@ -6,10 +6,17 @@ import math
 from collections.abc import Sequence
 from numbers import Integral
 
+import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from zonb.directions import Law, Pair, orthonormal, sphere
 from zonb.kernels import entk
+
+__all__ = ["cross_entropy_gradient", "effective_rank", "eq15_perturbations", "error_law", "evolve", "expected_nzk"]
+__all__ += ["gradient_second_moment", "jl_dimension", "jl_epsilon", "jl_exponent", "log_softmax_jacobian"]
+__all__ += ["loss_of_mean", "mean_loss", "perturbations_needed", "relative_rms_error", "second_moment_step"]
+__all__ += ["stable_step"]
 
 
 def log_softmax_jacobian(logits: torch.Tensor) -> torch.Tensor:
@@ -95,10 +102,10 @@ def error_law(J_o: torch.Tensor, J_u: torch.Tensor, P: int, law: Law) -> torch.T
     # Where the error is zero, rounding may leave it below.
     if law.kappa is not None:
         return (S + K2 + (law.kappa - 3) * (J_o.square().sum(0) @ J_u.square().sum(0))).clamp_min(0) / P
-    if law is sphere or law is orthonormal:
-        if law is orthonormal:
+    if law in (sphere, orthonormal):
+        if law == orthonormal:
             _check_room(P, d)
-        without_replacement = (d - P) / max(d - 1, 1) if law is orthonormal else 1
+        without_replacement = (d - P) / max(d - 1, 1) if law == orthonormal else 1
         return without_replacement * (d / (d + 2) * (S + 2 * K2) - K2).clamp_min(0) / P
     raise ValueError(f"no error law is known for {law.name}")
 
@@ -106,7 +113,7 @@ def error_law(J_o: torch.Tensor, J_u: torch.Tensor, P: int, law: Law) -> torch.T
 def relative_rms_error(rho: torch.Tensor, P: torch.Tensor) -> torch.Tensor:
     r"""Root-mean-square relative error of the projected eNTK for Gaussian directions, :math:`\sqrt{(1 + 1/\rho^2)/P}`.
 
-    It knows neither the number of outputs V nor the dimension d, only P and the alignment (`kernels.alignment`).
+    It depends on P and on the alignment (`kernels.alignment`) alone, neither on the number of outputs V nor on d.
 
     Args:
         rho: alignment, in (0, 1].
@@ -271,9 +278,9 @@ def gradient_second_moment(d: int, P: int, law: Law) -> float:
     _check_count("P", P, 1)
     if law.kappa is not None:
         return 1 + (d - 2 + law.kappa) / P
-    if law is sphere:
+    if law == sphere:
         return 1 + (d - 1) / P
-    if law is orthonormal:
+    if law == orthonormal:
         _check_room(P, d)
         return d / P
     raise ValueError(f"no second moment is known for {law.name}")
@@ -415,7 +422,7 @@ def second_moment_step(C: torch.Tensor, X: torch.Tensor, eta: float, P: int, law
     spread = 2 * M + M.trace() * torch.eye(d, dtype=M.dtype)
     if law.kappa is not None:
         spread = spread + (law.kappa - 3) * torch.diag(M.diagonal())
-    elif law is sphere:
+    elif law == sphere:
         spread = d / (d + 2) * spread
     else:
         raise ValueError(f"no second-moment recursion is known for {law.name}")
@@ -479,18 +486,17 @@ def stable_step(K: torch.Tensor, P: float) -> float:
     top = values.max().item()
     if not top > 0:
         raise ValueError("the kernel has no positive eigenvalue: every step size is stable, and none does anything")
-    values = values[values > 0]
-    low, high = 0.0, 2 / (top * (1 + 1 / P))
+    pole = 2 / (top * (1 + 1 / P))
     if P == math.inf:
-        return high
-    for _ in range(100):  # the left side rises from 0 to infinity
-        middle = (low + high) / 2
-        room = 2 - middle * values * (1 + 1 / P)
-        if (room <= 0).any() or middle / P * (values / room).sum() >= 1:
-            high = middle
-        else:
-            low = middle
-    return low
+        return pole
+    shares = (values[values > 0] / top).numpy()
+    below = shares[shares < 1]
+
+    def excess(x: float) -> float:  # the left side less 1 at eta = x * pole, times 1 - x: without its pole at x = 1
+        rest = (below * (1 - x) / (1 - below * x)).sum()
+        return x / (P + 1) * (len(shares) - len(below) + rest) - (1 - x)
+
+    return pole * brentq(excess, 0, 1, xtol=1e-300, rtol=4 * np.finfo(float).eps)
 
 
 def effective_rank(K: torch.Tensor) -> float:
