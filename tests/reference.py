@@ -135,3 +135,52 @@ def stable_step(values, P):
         above = (room <= 0).any() or middle / P * (values / room).sum() >= 1
         low, high = (low, middle) if above else (middle, high)
     return low
+
+
+def slopes(loss, theta):
+    """The gradient of a function of weights by name."""
+    where = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    return dict(zip(where, torch.autograd.grad(loss(where), list(where.values())), strict=True))
+
+
+def sgd(model, x, labels, batches, *, rate=1e-3, momentum=0.9, decay=5e-4):
+    """Paper A's training of the LeNet, written out: cross-entropy, velocity, weights."""
+    theta = {name: value.detach().clone() for name, value in model.named_parameters()}
+    velocity = {name: torch.zeros_like(value) for name, value in theta.items()}
+    for batch in batches:
+
+        def loss(where, batch=batch):
+            log_pi = torch.log_softmax(functional_call(model, where, (x[batch],)), 1)
+            return -log_pi[range(len(batch)), labels[batch]].mean()
+
+        for name, slope in slopes(loss, theta).items():
+            velocity[name] = momentum * velocity[name] + slope + decay * theta[name]
+            theta[name] = theta[name] - rate * velocity[name]
+    return theta
+
+
+def adamw(model, batches, rate, *, answer=10.0, warm=0.1, betas=(0.9, 0.98), decay=0.01, clip=1.0, rest=0.0):
+    """The training of the OPT family, written out: the loss token by token, the rate, the clipping, Adam's means."""
+    theta = {name: value.detach().clone() for name, value in model.named_parameters()}
+    first, second = ({name: torch.zeros_like(value) for name, value in theta.items()} for _ in range(2))
+    for t, batch in enumerate(batches):
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+
+        def loss(where, batch=batch, ids=ids, mask=mask):
+            log_pi = torch.log_softmax(functional_call(model, where, (), {**batch, "use_cache": False}).logits, 2)
+            rows, places = mask[:, 1:].nonzero(as_tuple=True)
+            every = [-log_pi[n, k, ids[n, k + 1]] for n, k in zip(rows, places, strict=True)]
+            last = [-log_pi[n, -2, ids[n, -1]] for n in range(len(ids))]
+            return sum(every) / len(every) + answer * sum(last) / len(last)
+
+        slope = slopes(loss, theta)
+        length = math.sqrt(sum(value.square().sum().item() for value in slope.values()))
+        share = t / len(batches)
+        eta = rate * min(1, (t + 1) / (warm * len(batches)), rest + (1 - rest) * (1 + math.cos(math.pi * share)) / 2)
+        for name, g in slope.items():
+            g = g * min(1, clip / (length + 1e-6))  # as torch does
+            first[name] = betas[0] * first[name] + (1 - betas[0]) * g
+            second[name] = betas[1] * second[name] + (1 - betas[1]) * g**2
+            mean, square = first[name] / (1 - betas[0] ** (t + 1)), second[name] / (1 - betas[1] ** (t + 1))
+            theta[name] = (1 - eta * decay) * theta[name] - eta * mean / (square.sqrt() + 1e-8)
+    return theta

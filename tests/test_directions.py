@@ -140,3 +140,18 @@ def test_a_pair_has_its_means_deviations_and_correlation(shared):
 def test_impossible_pairs_are_refused(given):
     with pytest.raises(ValueError, match=r"must be|depend on each other"):
         D.Pair(**{"law": D.gaussian, **given})
+
+
+@pytest.mark.parametrize("shared, mixed", [(0.0, (0.0, 1.0)), (0.6, (0.6, 0.8)), (1.0, (1.0, 0.0))])
+def test_a_pair_is_made_of_two_draws_entry_by_entry(shared, mixed):
+    pair = D.Pair(law=D.gaussian, shared=shared, sigma_z=2.0, sigma_zeta=0.5, mean_z=0.7, mean_zeta=-1.1)
+    g = D.generator(6)
+    u, v = (D.gaussian.sample(5, d, generator=g, dtype=torch.float64) for _ in range(2))
+    zeta, z = pair.sample(5, d, generator=D.generator(6), dtype=torch.float64)
+    torch.testing.assert_close(z, 0.7 + 2.0 * u)
+    torch.testing.assert_close(zeta, -1.1 + 0.5 * (mixed[0] * u + mixed[1] * v))
+
+
+def test_streams_differ_at_any_depth_of_their_path():
+    paths = [(0,), (0, 1), (0, 1, 2), (0, 1, 3), (0, 2, 2), (1, 1, 2)]
+    assert len({D.generator(*path).initial_seed() for path in paths}) == len(paths)

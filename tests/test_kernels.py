@@ -293,3 +293,20 @@ def test_nzk_refuses_what_does_not_fit():
             K.nzk(X.float(), zeta, z)
     with pytest.raises(ValueError, match="at least 2, for a standard error"):
         K.sampled_nzk(X, D.Pair(law=D.gaussian), 1, generator=D.generator(0))
+
+
+def test_alignment_and_relative_error_have_the_values_of_a_hand_computation():
+    assert K.alignment(torch.eye(4), torch.eye(4)).item() == pytest.approx(0.5)  # 2 / (2 * 2)
+    left, right = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])
+    assert K.alignment(left, right).item() == pytest.approx(0.6)
+    exact = torch.tensor([[3.0, 0.0], [0.0, 4.0]])  # of norm 5
+    estimates = torch.stack([3 * exact, exact + torch.tensor([[0.0, 1.0], [0.0, 0.0]])])
+    assert K.relative_error(estimates, exact).tolist() == pytest.approx([2.0, 0.2])
+
+
+def test_cka_of_two_kernels_is_that_of_their_centred_parts_by_hand():
+    # Centred, [[a, b], [c, d]] is (a - b - c + d)/4 times [[1, -1], [-1, 1]], whatever the four are.
+    A, B, C = (
+        torch.tensor(rows, dtype=torch.float64) for rows in ([[5, 1], [0, 2]], [[9, 8], [2, 3]], [[1, 5], [7, 0]])
+    )
+    assert K.cka(A, B).item() == pytest.approx(1) and K.cka(A, C).item() == pytest.approx(-1)

@@ -1,12 +1,18 @@
+import copy
 import hashlib
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import reference
 import torch
+from torch import nn
 from torch.func import functional_call, jvp, vmap
+from torch.nn.utils import parameters_to_vector
 
 from zonb import cli, data, language, models, tangents
 
@@ -295,3 +301,80 @@ def test_the_command_fetches_and_reports_a_failure(weights, capsys):
     gives.update(package=None, hub=None)
     assert cli.main(["fetch", "tiny"]) == 2
     assert "zonb: tiny could not be fetched" in capsys.readouterr().err
+
+
+class Bigrams(nn.Module):
+    """Logits of the next token from the last one alone, called as a language model is."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(7, 5), nn.Linear(5, 7)
+
+    def forward(self, input_ids, attention_mask, use_cache):
+        return SimpleNamespace(logits=self.head(torch.tanh(self.table(input_ids))))
+
+
+def test_training_is_the_twins_and_no_neighbours(tokenizer):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        start = Bigrams().double()
+    model = copy.deepcopy(start)
+    rows = [[0, 3, 5, 2, 6], [0, 4, 2], [0, 1, 1, 3], [0, 6, 5, 4, 2, 3]]
+    batches = [language._padded([rows[k % 4], rows[(k + 1 + k % 2) % 4]], tokenizer) for k in range(20)]
+    language._train(model, batches, 0.2, "twin")
+    ours = parameters_to_vector(model.parameters())
+    moved = ours - parameters_to_vector(start.parameters())
+
+    def distance(**other):
+        return (ours - parameters_to_vector(reference.adamw(start, batches, 0.2, **other).values())).norm()
+
+    assert distance() < 1e-10 * moved.norm()
+    near = {"answer": 9.0, "warm": 0.2, "rest": 0.1, "clip": 1.1, "decay": 0.02, "betas": (0.9, 0.99)}
+    for name, value in near.items():
+        assert distance(**{name: value}) > 1e-4 * moved.norm(), name
+
+
+def test_the_family_is_trained_on_prompts_answered_by_their_label(small, monkeypatch):
+    texts, seen = (*TEXTS, "fine . " * 40), []
+    monkeypatch.setattr(data, "reviews", lambda: data.Reviews(texts, np.array([0, 1, 0, 1])))
+    monkeypatch.setattr(language, "_train", lambda *given: seen.append(given))
+    model, tokenizer = language.causal_lm("opt-0.2m", seed=4)
+    ((given, batches, rate, name),) = seen
+    assert given is model and (rate, name, len(batches)) == (3e-3, "opt-0.2m", 3)
+    for batch in batches:
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+            text = tokenizer.decode(ids[mask == 1], skip_special_tokens=True)
+            words, answer = text.split(language._PROMPT)
+            (k,) = [k for k, whole in enumerate(texts) if whole.startswith(words)]
+            assert answer == language._ANSWERS[k % 2] and (words == texts[k] or len(ids) == mask.sum() == 64)
+    assert any(mask.all() and len(mask) == 64 for batch in batches for mask in batch["attention_mask"])
+    untrained = language._opt(language._FAMILY["opt-0.2m"], tokenizer, 4)
+    assert torch.equal(model.lm_head.weight, untrained.lm_head.weight)  # of this seed
+
+
+def test_a_tokenizer_without_a_token_to_pad_with_takes_the_one_that_ends_a_text(tmp_path, tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    for part in (language._opt(language._Size(16, 1, 2, 0.1, 0.0), tokenizer, seed=0), bare):
+        part.save_pretrained(tmp_path)
+    loaded = language._pretrained(str(tmp_path))[1]
+    assert language._padded([[5, 6, 7], [8]], loaded)["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
+
+
+def test_a_row_that_is_too_long_loses_what_stands_before_its_tail():
+    assert language._shortened(list(range(9)), 2, 5) == [0, 1, 2, 7, 8]
+    assert language._shortened(list(range(5)), 2, 5) == [0, 1, 2, 3, 4]
+
+
+def test_blanks_around_a_text_do_not_reach_the_prompt(tokenizer):
+    bare, blank = (language.prompt_batch(tokenizer, [text])["input_ids"] for text in ("dull .", "  dull . \n"))
+    assert torch.equal(bare, blank)
+
+
+def test_a_member_of_the_family_has_the_width_and_the_spread_of_its_size(tokenizer):
+    model = language._opt(language._Size(64, 1, 2, 0.3, 0.0), tokenizer, seed=1)
+    layer = model.model.decoder.layers[0].fc1
+    spread, n = layer.weight.std().item(), layer.weight.numel()
+    assert layer.weight.shape == (256, 64) and abs(spread - 0.3) < 5 * 0.3 / (2 * n) ** 0.5
+    other = language._opt(language._Size(64, 1, 2, 0.3, 0.0), tokenizer, seed=2)
+    assert not torch.equal(layer.weight, other.model.decoder.layers[0].fc1.weight)

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import reference
 import torch
+from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector
 
-from zonb import data, models
+from zonb import data, directions, models
 
 
 def test_lenet_has_the_papers_parameters_layer_by_layer():
@@ -96,3 +99,57 @@ def test_mlp_has_the_papers_parameters_and_no_relu_at_the_end():
     for sizes in ((64,), (64, 0, 1)):
         with pytest.raises(ValueError, match="at least two layers"):
             models.mlp(sizes, seed=0)
+
+
+def test_the_lenet_computes_what_the_paper_draws():
+    model, x = models.lenet(seed=2).double(), torch.rand(2, 1, 28, 28, generator=directions.generator(0)).double()
+    w = list(model.parameters())
+    h = F.avg_pool2d(torch.tanh(F.conv2d(x, w[0], w[1], padding=2)), 2)
+    h = F.avg_pool2d(torch.tanh(F.conv2d(h, w[2], w[3])), 2).flatten(1)
+    for k in (4, 6):
+        h = torch.tanh(h @ w[k].T + w[k + 1])
+    torch.testing.assert_close(model(x), h @ w[8].T + w[9])
+
+
+def test_the_mlp_has_rectifiers_between_its_layers():
+    model, x = models.mlp((4, 3, 2, 1), seed=0), torch.randn(9, 4, generator=directions.generator(0))
+    w = list(model.parameters())
+    for k in (0, 2):
+        x = (x @ w[k].T + w[k + 1]).clamp(min=0)
+    torch.testing.assert_close(model(torch.randn(9, 4, generator=directions.generator(0))), x @ w[4].T + w[5])
+
+
+def test_training_is_the_twins_and_no_neighbours():
+    x = torch.randn(150, 9, generator=directions.generator(0), dtype=torch.float64)
+    labels, order, batches = torch.arange(150) % 10, directions.generator(3), []
+    for _ in range(2):
+        shuffled = torch.randperm(150, generator=order)
+        batches += [shuffled[:64], shuffled[64:128], shuffled[128:]]
+    start, model = models.mlp((9, 8, 10), seed=5).double(), models.mlp((9, 8, 10), seed=5).double()
+    models._train(model, x, labels, 2, directions.generator(3))
+    moved = parameters_to_vector(model.parameters()) - parameters_to_vector(start.parameters())
+
+    def distance(batches=batches, **other):
+        twin = parameters_to_vector(reference.sgd(start, x, labels, batches, **other).values())
+        return (parameters_to_vector(model.parameters()) - twin).norm() / moved.norm()
+
+    assert distance() < 1e-10
+    for other in ({"rate": 0.9e-3}, {"momentum": 0.8}, {"decay": 0.0}, {"decay": 1e-3}, {"batches": batches[::-1]}):
+        assert distance(**other) > 1e-6, other
+
+
+def test_training_takes_the_first_images_with_their_labels_in_an_order_of_the_seed(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setenv("ZONB_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "_train", lambda *given: seen.append(given))
+    model = models.trained_lenet(n_train=70, epochs=4, seed=3, width=0.5)
+    (given, x, labels, epochs, order), digits = seen[0], data.load("mnist")
+    assert given is model and epochs == 4 and torch.equal(x, data.mnist_inputs(digits.images[:70]))
+    assert labels.tolist() == digits.labels[:70].tolist()
+    assert order.initial_seed() == directions.generator(3, 1).initial_seed()
+    assert torch.equal(model[0].weight, models.lenet(seed=3, width=0.5)[0].weight)
+
+
+def test_accuracy_is_the_share_of_largest_logits_that_are_right():
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, -1.0, 0.0], [0.0, 1.0, 2.0], [1.0, 2.0, 0.0]])
+    assert models.accuracy(torch.nn.Identity(), logits, torch.tensor([1, 0, 2, 0])) == 0.75

@@ -847,3 +847,25 @@ def test_ranks_that_share_the_directions_equal_one_process_bit_for_bit(tmp_path,
     for rank in ranks:
         assert all(torch.equal(rank["model"][name], value) for name, value in alone["model"].items())
         assert rank["sent"] == [8 * P] * 4  # P float64 numbers a step, and nothing else
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+@pytest.mark.parametrize("P", [1, 4])
+def test_a_step_on_a_parabola_is_the_one_computed_by_hand(P, two_sided):
+    # Along u, f(w + mu u) = f(w) + mu g.u + mu^2 h with g = (2, -12) and h = u_1^2 + 3 u_2^2.
+    start, g = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([2.0, -12.0], dtype=torch.float64)
+    w, u = nn.Parameter(start.clone()), torch.zeros(P, 2, dtype=torch.float64)
+    for p in range(P):
+        Stream(directions.gaussian, 4, 0).add(u[p], u[p], [1.0], first=p, parameter=0)
+    optimizer = ZOSGD([w], 0.5, mu=0.25, P=P, two_sided=two_sided, weight_decay=0.1, seed=4)
+    loss = optimizer.step(lambda: w[0] ** 2 + 3 * w[1] ** 2)
+    h = u[:, 0] ** 2 + 3 * u[:, 1] ** 2
+    slopes = u @ g + (0 if two_sided else 0.25 * h)
+    torch.testing.assert_close(w.detach(), 0.95 * start - 0.5 / P * slopes @ u, rtol=1e-9, atol=1e-9)
+    assert loss == pytest.approx(13 + (0.25**2 * h.mean().item() if two_sided else 0), rel=1e-12)
+
+
+def test_the_radius_that_is_not_given_is_that_of_the_difference():
+    w = nn.Parameter(torch.tensor([3.0, 0.0, 4.0, 0.0]))
+    for two_sided, power in ((True, 1 / 3), (False, 1 / 2)):
+        assert ZOSGD([w], 0.1, two_sided=two_sided).mu == pytest.approx(2.5 * 2 ** (-23 * power), rel=1e-6)

@@ -243,3 +243,29 @@ def test_tangents_in_their_span_keep_the_gram_matrix_and_their_order(shape):
     assert small.shape == (*shape[:-1], min(rows, shape[-1]))
     flat, same = J.reshape(rows, -1), small.reshape(rows, -1)
     torch.testing.assert_close(same @ same.T, flat @ flat.T)
+
+
+def test_a_layer_whose_hook_bends_its_output_is_found_out_and_taken_one_by_one(monkeypatch):
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    model[0].register_forward_hook(lambda layer, args, output: output.square() + args[0].sum(1, keepdim=True))
+    x = torch.rand(3, 4, dtype=torch.float64, generator=D.generator(4)) - 0.5
+    alone, one_by_one = [], T._one_by_one
+    monkeypatch.setattr(T, "_one_by_one", lambda m, x, found: alone.extend(found) or one_by_one(m, x, found))
+    exact = reference.jacobian(model, x)
+    torch.testing.assert_close(T.jacobian(model, x), exact)
+    assert {id(q) for q in alone} == {id(q) for q in model[0].parameters()}  # and the other layer is not
+    torch.testing.assert_close(T.gram(model, x), torch.einsum("nvd,mwd->nmvw", exact, exact))
+
+
+@pytest.mark.parametrize("dtype, eps", [(torch.float32, 2**-23), (torch.float64, 2**-52)])
+def test_default_mu_is_a_root_of_epsilon_of_the_parameters_own_size(dtype, eps):
+    theta = torch.tensor([3.0, 0.0, 4.0, 0.0], dtype=dtype)  # length 5, 5/2 an entry
+    assert T.default_mu(theta) == pytest.approx(2.5 * eps ** (1 / 3), rel=1e-6)
+    assert T.default_mu([theta[:3], theta[3:]]) == pytest.approx(2.5 * eps ** (1 / 3), rel=1e-6)
+    assert T.default_mu(theta, difference=T.forward_difference) == pytest.approx(2.5 * eps**0.5, rel=1e-6)
+
+
+def test_spsa_along_each_axis_is_the_gradient_over_their_number():
+    theta, axes = torch.tensor([1.0, -2.0, 0.5]).double(), torch.eye(3, dtype=torch.float64)
+    slope = T.spsa_gradient(lambda t: t[0] ** 2 + 3 * t[1] ** 2 - t[2], theta, axes, 0.25)
+    torch.testing.assert_close(slope, torch.tensor([2.0, -12.0, -1.0]).double() / 3)

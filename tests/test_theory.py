@@ -397,3 +397,62 @@ def test_a_mode_that_diverges_unseen_adds_nothing():
 def test_steps_that_are_no_whole_numbers_are_refused(steps):
     with pytest.raises(ValueError, match="whole numbers"):
         theory.loss_of_mean(torch.eye(2), torch.ones(2), torch.zeros(2), 0.1, steps)
+
+
+CIRCLE = 2**0.5 * torch.stack(
+    [torch.tensor([math.cos(a), math.sin(a)]).double() for a in math.pi / 4 * torch.arange(8)]
+)
+
+
+def test_formulas_on_the_circle_are_means_over_eight_of_its_directions():
+    # The mean of a polynomial of degree 4 over the circle is that over eight equal steps.
+    A, B, C = J_o[:, :2], J_u[:, :2], torch.outer(F0 - Y, F0 - Y)
+    errors = [(A @ torch.outer(u, u) @ B.T - A @ B.T).square().sum() for u in CIRCLE]
+    torch.testing.assert_close(theory.error_law(A, B, 1, D.sphere), sum(errors) / 8)
+    torch.testing.assert_close(theory.error_law(A, B, 5, D.sphere), sum(errors) / 40)
+    g = A[0]
+    lengths = [((u @ g) * u).square().sum() / g.square().sum() for u in CIRCLE]
+    assert theory.gradient_second_moment(2, 1, D.sphere) == pytest.approx((sum(lengths) / 8).item())
+    tangents = X[:, :2]
+    steps = [torch.eye(N) - 0.3 / N * torch.outer(tangents @ u, tangents @ u) for u in CIRCLE]
+    exact = sum(step @ C @ step.T for step in steps) / 8
+    torch.testing.assert_close(theory.second_moment_step(C, tangents, 0.3, 1, D.sphere), exact)
+
+
+def test_numbers_of_perturbations_are_those_of_a_hand_computation():
+    assert theory.perturbations_needed(0.5, 0.5) == 20  # (1 + 4) * 4
+    assert theory.eq15_perturbations(10, 0.25, 0.2) == 9211  # 23.02585 / 0.05^2 = 9210.3
+    assert theory.eq15_perturbations(2, 1.0, 1.0) == 2  # 1.386
+    assert theory.jl_exponent(0.6) == pytest.approx(0.09 - 0.036)
+
+
+def test_effective_rank_is_the_trace_over_the_largest_eigenvalue_in_any_basis():
+    Q = torch.linalg.qr(tangents_of(6)).Q
+    for values, rank in (([4.0, 2.0, 2.0, 0.0, 0.0, 0.0], 2.0), ([5.0, 4.0, 3.0, 2.0, 1.0, 0.5], 3.1)):
+        kernel = Q @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ Q.T
+        assert theory.effective_rank((kernel + kernel.T) / 2) == pytest.approx(rank)
+
+
+def tangents_of(n):
+    return D.gaussian.sample(n, n, generator=D.generator(21), dtype=torch.float64)
+
+
+def test_one_mode_shrinks_by_the_numbers_of_a_hand_computation():
+    # K/N = 2 on one of two inputs, eta = 0.3, P = 4: a step keeps 1 - 0.6 of the residual,
+    # and of its mean square (1 - 0.6)^2 + 2 * 0.6^2 / 4 = 0.34.
+    K, f, y = torch.diag(torch.tensor([4.0, 0.0])).double(), torch.tensor([3.0, 1.0]).double(), torch.zeros(2).double()
+    still = 1 / 4
+    mean = [9 / 4 * 0.4 ** (2 * t) + still for t in range(4)]
+    torch.testing.assert_close(theory.loss_of_mean(K, f, y, 0.3, range(4)), torch.tensor(mean).double())
+    square = [9 / 4 * 0.34**t + still for t in range(4)]
+    torch.testing.assert_close(theory.mean_loss(K, f, y, 0.3, 4, range(4)), torch.tensor(square).double())
+    torch.testing.assert_close(theory.evolve(K, f, y, 0.3, [2])[0], torch.tensor([3 * 0.16, 1.0]).double())
+    assert theory.stable_step(K, 4) == pytest.approx(2 / (2 * 1.5))  # (1 - x)^2 + x^2 / 2 = 1 at x = 4/3
+
+
+def test_the_stable_step_of_two_modes_solves_its_equation():
+    values, P = (3.0, 1.0), 2
+    eta = theory.stable_step(2 * torch.diag(torch.tensor(values)).double(), P)
+    # 1 = (eta/P) sum of l/(2 - 1.5 eta l), as a polynomial: of its two roots the smaller one.
+    # (2 - 4.5 e)(2 - 1.5 e) = (e/2)(3(2 - 1.5 e) + (2 - 4.5 e)): 11.25 e^2 - 16 e + 4 = 0.
+    assert eta == pytest.approx((16 - math.sqrt(256 - 180)) / 22.5)

@@ -10,7 +10,8 @@ from pathlib import Path
 import jupytext
 
 RUFF = [sys.executable, "-m", "ruff"]
-WIDTH = "--line-length=84"  # what fits the page's column
+WIDTH = "--line-length=75"  # what fits the page's column
+PARAMETERS = "--line-length=320"  # a parameter and its range stand on one line
 # Imports stand in one cell; loops over pairs of equal length and lines of prose need no comment.
 LINT = ["check", "--quiet", "--ignore=E402,E501,B905,D100,D103,RUF001,SIM300", "-"]
 
@@ -29,7 +30,8 @@ def main(check: bool) -> int:
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         ruff([*LINT, f"--stdin-filename={path.stem}.py"], "\n\n".join(cell.source for cell in cells) + "\n")
         for cell in cells:
-            cell.source = ruff(["format", WIDTH, "--quiet", "-"], cell.source).rstrip("\n")
+            width = PARAMETERS if "parameters" in cell.metadata.get("tags", []) else WIDTH
+            cell.source = ruff(["format", width, "--quiet", "-"], cell.source).rstrip("\n")
         text = jupytext.writes(notebook, fmt="md:myst")
         if text != path.read_text():
             unformatted.append(str(path))
