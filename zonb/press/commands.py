@@ -138,7 +138,11 @@ def _ledger(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    print(data.fetch(options.name))
+    from zonb import language
+
+    if options.name not in language.WEIGHTS:
+        raise RunnerError(f"no weights {options.name!r}; choose one of {', '.join(language.WEIGHTS)}")
+    print(language.fetch(options.name))
     return 0
 
 
