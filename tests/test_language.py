@@ -289,7 +289,7 @@ def test_weights_that_are_nowhere_or_another_file_are_an_error_and_leave_nothing
     with pytest.raises(ValueError, match=r"name='gpt' is not available; choose one of 'smollm2-135m'"):
         language.fetch("gpt")
     monkeypatch.delenv("ZONB_DATA")
-    with pytest.raises(data.DataError, match="set ZONB_DATA to one for large files, run 'zonb fetch tiny'"):
+    with pytest.raises(data.DataError, match=r"set ZONB_DATA to one that holds tiny/tiny\.gguf, which 'zonb fetch"):
         language.fetch("tiny")
 
 

@@ -5,12 +5,11 @@ import pickle
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import linux_only
+from conftest import ROOT, linux_only
 from torch import nn
 from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
@@ -19,7 +18,6 @@ from zonb import directions, perturbed
 from zonb.optim import ZOSGD
 from zonb.streams import Stream
 
-ROOT = Path(__file__).resolve().parent.parent
 LAWS = [directions.gaussian, directions.rademacher, directions.sphere]
 
 

@@ -349,6 +349,20 @@ def test_the_stable_step_is_the_root_that_bisection_finds(P):
     assert theory.stable_step(KERNEL, P) < theory.stable_step(KERNEL, math.inf) or P == 1e18
 
 
+def test_the_secular_step_makes_the_largest_eigenvalue_of_the_recursion_one():
+    values = torch.tensor([1.0, 0.4, 0.1, 0.0]).double()
+    for alpha, beta in ((1.5, 0.5), (2.0, 1.0), (1.0, 3.0)):
+        a = theory.secular_step(values, alpha, beta)
+
+        def largest(a, alpha=alpha, beta=beta):
+            lam = values[:3]
+            own = torch.diag(1 - 2 * a * lam + alpha * a**2 * lam**2)
+            return torch.linalg.eigvalsh(own + beta * a**2 * torch.outer(lam, lam))[-1].item()
+
+        assert largest(a) == pytest.approx(1, abs=1e-12) and largest(0.99 * a) < 1 < largest(1.01 * a)
+    assert theory.secular_step(values, 1.5, 0.0) == 2 / 1.5
+
+
 def test_effective_rank_lies_between_one_and_the_rank():
     assert theory.effective_rank(torch.outer(Y, Y)) == pytest.approx(1)
     assert 1 < theory.effective_rank(KERNEL) < 4

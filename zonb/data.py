@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["EMBEDDED", "TRACKED", "DataError", "Dataset", "Reviews", "binary", "checksums", "files_read"]
-__all__ += ["first_digits", "grey_8x8", "load", "mnist_inputs", "reviews", "sha256", "tracked_reviews", "verify"]
+__all__ += [
+    "first_digits",
+    "folder",
+    "grey_8x8",
+    "load",
+    "mnist_inputs",
+    "reviews",
+    "sha256",
+    "tracked_reviews",
+    "verify",
+]
 
 EMBEDDED = Path(__file__).parent / "_data"
 _SOURCES = ("embedded", "full")
@@ -54,7 +64,6 @@ _MNIST_RAW = {
 }
 # Files read by source="full" in this process, for the record of a run: name and SHA-256.
 files_read: dict[str, str] = {}
-_RESTORE = "restore it from the package (reinstall zonb, or git checkout)"
 _IMAGES = {"mnist": _SPLITS, "cifar10": ("train",), "tiny_imagenet": ("train",)}
 
 
@@ -123,9 +132,7 @@ def load(name: str, *, split: str = "train", source: str = "embedded") -> Datase
         raise ValueError(f"split={split!r} is not available for {name}; choose one of {known}")
     if source == "full":
         return _full_mnist(split) if name == "mnist" else _full_colour(name)
-    path = EMBEDDED / f"{name}-{split}.npz"
-    verify(path, _embedded_checksums().get(path.name), _RESTORE)
-    return _read(path)
+    return _read(_embedded(f"{name}-{split}.npz"))
 
 
 def checksums() -> dict[str, str]:
@@ -136,6 +143,20 @@ def checksums() -> dict[str, str]:
      'tiny_imagenet-train.npz']
     """
     return {path.name: sha256(path) for path in sorted(EMBEDDED.iterdir()) if path.suffix in (".npz", ".tsv")}
+
+
+def folder(wanted: str) -> Path:
+    """The folder of large files, ``$ZONB_DATA``.
+
+    Args:
+        wanted: what it is asked for, for the message.
+
+    Raises:
+        DataError: the variable is not set.
+    """
+    if not os.environ.get("ZONB_DATA"):
+        raise DataError(f"large files need a folder: set ZONB_DATA to one that holds {wanted}")
+    return Path(os.environ["ZONB_DATA"])
 
 
 def sha256(path: Path) -> str:
@@ -158,9 +179,7 @@ def verify(path: Path, expected: str | None, fix: str) -> None:
     if not path.is_file():
         raise DataError(f"{path.name} is missing: {fix}")
     if (found := sha256(path)) != expected:
-        raise DataError(
-            f"{path.name} is damaged: its SHA-256 begins {found[:12]}, expected {str(expected)[:12]}: {fix}"
-        )
+        raise DataError(f"{path.name} is damaged: its SHA-256 begins {found[:12]}, not {str(expected)[:12]}: {fix}")
 
 
 @dataclass(frozen=True)
@@ -204,9 +223,7 @@ def reviews(*, split: str = "train", source: str = "embedded") -> Reviews:
     _one_of("source", source, _SOURCES)
     if source == "full":
         return _full_reviews(split)
-    path = EMBEDDED / f"reviews-{split}.tsv"
-    verify(path, _embedded_checksums().get(path.name), _RESTORE)
-    return _read_reviews(path)
+    return _read_reviews(_embedded(f"reviews-{split}.tsv"))
 
 
 def tracked_reviews(*, source: str = "embedded") -> Reviews:
@@ -330,12 +347,10 @@ def _one_of(what: str, value: str, allowed: Collection[str]) -> None:
         raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
 
 
-def _folder(wanted: str) -> Path:
-    """The folder of large files."""
-    folder = os.environ.get("ZONB_DATA")
-    if not folder:
-        raise DataError(f'source="full" needs a folder: set ZONB_DATA to one that holds {wanted}')
-    return Path(folder)
+def _embedded(name: str) -> Path:
+    sums = dict(line.split()[::-1] for line in (EMBEDDED / "SHA256SUMS").read_text().split("\n") if line)
+    verify(EMBEDDED / name, sums.get(name), "restore it from the package (reinstall zonb, or git checkout)")
+    return EMBEDDED / name
 
 
 def _read(path: Path) -> Dataset:
@@ -352,44 +367,42 @@ def _read_reviews(path: Path) -> Reviews:
 
 def _full_reviews(split: str) -> Reviews:
     name = "sst2/train.tsv" if split == "train" else "sst2/dev.tsv"
-    wanted = f"{name} with a line 'sentence TAB label' for each sentence, label 0 or 1 (a head line may stand above)"
-    path = _folder(wanted) / name
+    line = "a line 'sentence TAB label' for each sentence, label 0 or 1 (a head line may stand above)"
+    return _given(name, f"{name} of SST-2 in GLUE with {line}", _read_reviews)
+
+
+def _full_colour(name: str) -> Dataset:
+    wanted = f"{name}.npz with arrays images (uint8, N x H x W x 3), labels (int64, N) and classes"
+    if name == "cifar10" and not (folder(wanted) / "cifar10.npz").is_file():
+        images = _downloaded("CIFAR10", wanted)
+        return Dataset(images.data, np.array(images.targets, dtype=np.int64), tuple(images.classes))
+    dataset = _given(f"{name}.npz", wanted, _read)
+    shapes = dataset.images.ndim == 4 and dataset.images.shape[-1] == 3 and len(dataset.images) == len(dataset.labels)
+    kinds = dataset.images.dtype == np.uint8 and dataset.labels.dtype == np.int64
+    if not (shapes and kinds and set(dataset.labels.tolist()) <= set(range(len(dataset.classes)))):
+        raise DataError(f"{name}.npz has arrays of another form: it must be {wanted}")
+    return dataset
+
+
+def _given(name: str, wanted: str, read: Callable[[Path], Any]) -> Any:
+    """What ``read`` makes of a file that its user has put into the folder of large files."""
+    path = folder(wanted) / name
     if not path.is_file():
-        raise DataError(f"{name} is not in ZONB_DATA: take SST-2 of GLUE, and put {wanted} there")
+        raise DataError(f"{name} is not in ZONB_DATA: put {wanted} there, made from the official archive")
     try:
-        found = _read_reviews(path)
-    except ValueError as error:
+        found = read(path)
+    except Exception as error:
         raise DataError(f"{name} cannot be read ({error}): it must be {wanted}") from error
     files_read[name] = sha256(path)
     return found
 
 
-def _full_colour(name: str) -> Dataset:
-    wanted = f"{name}.npz with arrays images (uint8, N x H x W x 3), labels (int64, N) and classes"
-    path = _folder(wanted) / f"{name}.npz"
-    if not path.is_file():
-        if name == "cifar10":
-            images = _downloaded("CIFAR10", path.parent, wanted)
-            return Dataset(images.data, np.array(images.targets, dtype=np.int64), tuple(images.classes))
-        raise DataError(f"{path.name} is not in ZONB_DATA: make {wanted} from the official archive, and put it there")
-    try:
-        dataset = _read(path)
-    except Exception as error:
-        raise DataError(f"{path.name} cannot be read ({error}): it must be {wanted}") from error
-    files_read[path.name] = sha256(path)
-    shapes = dataset.images.ndim == 4 and dataset.images.shape[-1] == 3 and len(dataset.images) == len(dataset.labels)
-    kinds = dataset.images.dtype == np.uint8 and dataset.labels.dtype == np.int64
-    if not (shapes and kinds and set(dataset.labels.tolist()) <= set(range(len(dataset.classes)))):
-        raise DataError(f"{path.name} has arrays of another form: it must be {wanted}")
-    return dataset
-
-
 def _full_mnist(split: str) -> Dataset:
     wanted = "MNIST/raw with the four original files"
-    folder = _folder(f"{wanted}, or to an empty one, and torchvision will download them there")
-    raw, files = folder / "MNIST" / "raw", _MNIST_RAW[split]
+    raw = folder(f"{wanted}, or to an empty one, and torchvision will download them there") / "MNIST" / "raw"
+    files = _MNIST_RAW[split]
     if not all((raw / name).is_file() for name, _ in files):
-        _downloaded("MNIST", folder, wanted)
+        _downloaded("MNIST", wanted)
     for name, expected in files:  # torchvision looks at what it downloads, and not at what is there
         verify(raw / name, expected, f"delete it, and it is downloaded again, or put the original {name} there")
         files_read[name] = expected
@@ -399,21 +412,17 @@ def _full_mnist(split: str) -> Dataset:
     return Dataset(read_image_file(images).numpy(), read_label_file(labels).numpy(), tuple("0123456789"))
 
 
-def _downloaded(name: str, folder: Path, wanted: str) -> Any:
+def _downloaded(name: str, wanted: str) -> Any:
     """A training set of torchvision, downloaded if it is absent; a second process waits, and then finds it."""
     from torchvision import datasets
 
-    folder.mkdir(parents=True, exist_ok=True)
+    place = folder(wanted)
+    place.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".zonb.lock"):
-            return getattr(datasets, name)(folder, download=True)  # checked by their MD5
+        with FileLock(place / ".zonb.lock"):
+            return getattr(datasets, name)(place, download=True)  # checked by their MD5
     except Exception as error:
         raise DataError(
             f"{name} is not in ZONB_DATA, and torchvision could not download it ({error}). Put {wanted} there, or "
             "connect to the network and try again"
         ) from error
-
-
-def _embedded_checksums() -> dict[str, str]:
-    lines = (EMBEDDED / "SHA256SUMS").read_text().split("\n")
-    return {name: digest for digest, name in (line.split() for line in lines if line)}

@@ -32,8 +32,7 @@ def central_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: fl
     >>> central_difference(lambda t: t @ t, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]), 0.5).item()
     2.0
     """
-    check_direction(theta, u)
-    _check_mu(mu)
+    _check(theta, u, mu)
     return (f(theta + mu * u) - f(theta - mu * u)) / (2 * mu)
 
 
@@ -45,8 +44,7 @@ def forward_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: fl
     >>> forward_difference(lambda t: t @ t, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]), 0.5).item()
     2.5
     """
-    check_direction(theta, u)
-    _check_mu(mu)
+    _check(theta, u, mu)
     return (f(theta + mu * u) - f(theta)) / mu
 
 
@@ -115,6 +113,7 @@ def spsa_gradient(
     return estimate / len(directions)
 
 
-def _check_mu(mu: float) -> None:
+def _check(theta: torch.Tensor, u: torch.Tensor, mu: float) -> None:
+    check_direction(theta, u)
     if not mu > 0:
         raise ValueError(f"mu={mu} must be above 0; default_mu gives a good value")

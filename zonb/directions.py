@@ -85,16 +85,12 @@ class Pair:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if not self.law.independent:
-            raise ValueError(
-                f"{self.law.name} directions depend on each other; a pair needs a law of single directions"
-            )
+            raise ValueError(f"{self.law.name} directions depend on each other; a pair needs a law of single ones")
         if not 0 <= self.shared <= 1:
             raise ValueError(f"shared={self.shared} must be in [0, 1]: 0 for independent, 1 for identical randomness")
         for name in ("sigma_z", "sigma_zeta"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name}={getattr(self, name)} must be positive and finite; it is a standard deviation"
-                )
+                raise ValueError(f"{name}={getattr(self, name)} must be a standard deviation, positive and finite")
         if not (math.isfinite(self.mean_z) and math.isfinite(self.mean_zeta)):
             raise ValueError(f"mean_z={self.mean_z} and mean_zeta={self.mean_zeta} must be finite")
 
@@ -190,12 +186,10 @@ def check_direction(theta: torch.Tensor, u: torch.Tensor) -> None:
 
     >>> check_direction(torch.zeros(3), torch.zeros(1, 3))
     Traceback (most recent call last):
-    ValueError: the direction has shape (1, 3), the parameters (3,); give one entry a parameter
+    ValueError: the direction has shape (1, 3), the parameters have (3,)
     """
     if u.shape != theta.shape:
-        raise ValueError(
-            f"the direction has shape {tuple(u.shape)}, the parameters {tuple(theta.shape)}; give one entry a parameter"
-        )
+        raise ValueError(f"the direction has shape {tuple(u.shape)}, the parameters have {tuple(theta.shape)}")
 
 
 def student_t(nu: float) -> Law:

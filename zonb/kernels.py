@@ -62,10 +62,7 @@ def projected_entk(J_o: torch.Tensor, J_u: torch.Tensor, directions: torch.Tenso
     """
     _check_tangents(J_o, J_u)
     if directions.ndim != 2 or directions.shape[1] != J_o.shape[-1] or len(directions) == 0:
-        raise ValueError(
-            f"directions have shape {tuple(directions.shape)}; tangents in {J_o.shape[-1]} dimensions need "
-            f"(P, {J_o.shape[-1]}) with P >= 1"
-        )
+        raise ValueError(f"directions have shape {tuple(directions.shape)}; expected (P, {J_o.shape[-1]}) with P >= 1")
     return (J_o @ directions.T) @ (directions @ J_u.mT) / len(directions)
 
 
@@ -354,6 +351,4 @@ def _inner_products(pair: Pair, M: int, d: int, generator: torch.Generator) -> t
 
 def _check_tangents(J_o: torch.Tensor, J_u: torch.Tensor) -> None:
     if J_o.ndim < 2 or J_u.ndim < 2 or J_o.shape[-1] != J_u.shape[-1]:
-        raise ValueError(
-            f"Jacobians have shapes {tuple(J_o.shape)} and {tuple(J_u.shape)}; expected (..., V, d) with the same d"
-        )
+        raise ValueError(f"Jacobians have shapes {tuple(J_o.shape)} and {tuple(J_u.shape)}; expected (..., V, d) twice")

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -272,10 +271,8 @@ def _fetched(name: str) -> Path:
 def _weights_path(name: str) -> Path:
     if name not in WEIGHTS:
         raise ValueError(f"name={name!r} is not available; choose one of {', '.join(map(repr, WEIGHTS))}")
-    folder = os.environ.get("ZONB_DATA")
-    if not folder:
-        raise data.DataError(f"{name} needs a folder: set ZONB_DATA to one for large files, run 'zonb fetch {name}'")
-    return Path(folder) / name / WEIGHTS[name][0]
+    file = WEIGHTS[name][0]
+    return data.folder(f"{name}/{file}, which 'zonb fetch {name}' puts there") / name / file
 
 
 def _file_from_hub(repository: str, revision: str, file: str, folder: Path) -> Path:
@@ -418,8 +415,7 @@ def _shortened(row: Sequence[int], tail: int, length: int) -> Sequence[int]:
 
 
 def _padded(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    how: dict[str, Any] = {"padding_side": "left", "return_attention_mask": True, "return_tensors": "pt"}
-    return dict(tokenizer.pad({"input_ids": list(rows)}, **how))
+    return dict(tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt"))
 
 
 @contextlib.contextmanager

@@ -118,9 +118,7 @@ def trained_lenet(
     """
     digits = data.load("mnist", source=source)
     if not 1 <= n_train <= len(digits) or epochs < 0:
-        raise ValueError(
-            f"n_train={n_train} must be in 1..{len(digits)} for source={source!r}, and epochs={epochs} at least 0"
-        )
+        raise ValueError(f"n_train={n_train} must be in 1..{len(digits)} ({source}), and epochs={epochs} at least 0")
     shape: dict[str, Any] = {"width": float(width), "extra_layers": int(extra_layers)}
     model = lenet(seed=seed, **shape)
     settings = {

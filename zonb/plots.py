@@ -30,7 +30,7 @@ INK = "#787879"
 def style() -> None:
     """Set the book's figure style: transparent SVG, one text size, colours safe on light and dark pages."""
     sns.set_theme(context="notebook", style="ticks", palette=COLOURS)
-    alike = {
+    alike: dict[Any, Any] = {
         "none": ("figure.facecolor", "axes.facecolor", "savefig.facecolor"),
         INK: ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"),
         11: ("font.size", "axes.labelsize", "axes.titlesize"),
@@ -251,15 +251,10 @@ def projection_diagram() -> Figure:
     ax.set(xlim=(0, 12.6), ylim=(-0.5, 6.3), aspect="equal")
     ax.set_axis_off()
     V, d, P = 1.2, 3.2, 0.7
-    factors: list[tuple[float, float, int, str]] = [
-        (d, V, 0, "$J_o$\n$V\\times d$"),
-        (P, d, 1, "$U$\n$d\\times P$"),
-        (d, P, 1, "$U^\\top$\n$P\\times d$"),
-        (V, d, 0, "$J_u^\\top$\n$d\\times V$"),
-    ]
+    factors = [(d, V, 0, "J_o", "V\\times d"), (P, d, 1, "U", "d\\times P"), (d, P, 1, "U^\\top", "P\\times d")]
     left, middle = 0.2, 4.2
-    for width, height, colour, label in factors:
-        _box(ax, left, middle - height / 2, width, height, COLOURS[colour], label)
+    for width, height, colour, symbol, shape in [*factors, (V, d, 0, "J_u^\\top", "d\\times V")]:
+        _box(ax, left, middle - height / 2, width, height, COLOURS[colour], f"${symbol}$\n${shape}$")
         left += width + 0.35
     ax.text(left, middle, "=", ha="center", va="center", fontsize=16)
     _box(ax, left + 0.4, middle - V / 2, V, V, COLOURS[2], "$K(o,u;U)$\n$V\\times V$")
@@ -270,15 +265,9 @@ def projection_diagram() -> Figure:
     for start, width, text in halves:
         ax.plot([start, start, start + width, start + width], [2.35, 2.15, 2.15, 2.35], color=INK, linewidth=1.2)
         ax.text(start + width / 2, 1.85, text, ha="center", va="top", fontsize=9.5)
-    ax.text(
-        6.3,
-        0.75,
-        "entry $(i,j)$ = inner product of tangent $i$ at $x_o$ and tangent $j$ at $x_u$,\n"
-        "after both were projected on the same $P$ random directions",
-        ha="center",
-        va="top",
-        fontsize=10,
-    )
+    meaning = "entry $(i,j)$ = inner product of tangent $i$ at $x_o$ and tangent $j$ at $x_u$,\n"
+    meaning += "after both were projected on the same $P$ random directions"
+    ax.text(6.3, 0.75, meaning, ha="center", va="top", fontsize=10)
     return figure
 
 

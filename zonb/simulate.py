@@ -7,6 +7,7 @@ direction, whatever the smoothing radius is. So a step needs no difference: thes
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
@@ -75,7 +76,7 @@ def zo_sgd(
     if y.shape != (N,) or theta.shape not in ((d,), (runs, d)):
         raise ValueError(f"y has shape {tuple(y.shape)}, not ({N},), or theta {tuple(theta.shape)}, not (..., {d})")
     X, y, theta = X.double(), y.double(), theta.double().expand(runs, d)
-    how = {"generator": generator, "dtype": torch.float64}
+    how: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
 
     def gradient(theta: torch.Tensor) -> torch.Tensor:
         if batch is None:

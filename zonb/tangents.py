@@ -88,7 +88,6 @@ def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     >>> jacobian(nn.Linear(2, 1), torch.tensor([[3.0, 4.0]]))
     tensor([[[3., 4., 1.]]])
     """
-    _check_batch(x)
     start = 0
     for part in _parts(x):
         shape, pieces = _by_parameter(model, part)
@@ -122,7 +121,6 @@ def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     tensor([[26.,  4.],
             [ 4.,  2.]])
     """
-    _check_batch(x)
     parts = [_by_parameter(model, part)[1] for part in _parts(x)]
     N, V = len(x), parts[0][0].signals.shape[1]
     kind = functools.reduce(torch.promote_types, (piece.signals.dtype for piece in parts[0]))
@@ -268,10 +266,7 @@ def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_
         for hook in hooks:
             hook.remove()
     if output.ndim == 0 or len(output) != len(x):
-        raise ValueError(
-            f"the model makes outputs of shape {tuple(output.shape)} of {len(x)} inputs; the first dimension must be "
-            "the batch's"
-        )
+        raise ValueError(f"{len(x)} inputs, outputs {tuple(output.shape)}: the first dimension must be the batch's")
     z = output.reshape(len(x), -1)
     parameters = list(model.parameters())
     found = _of_layers(calls, z) if z.dtype in (torch.float32, torch.float64) else {}
@@ -352,9 +347,6 @@ def _gradients(z: torch.Tensor, to: Sequence[Any], weights: torch.Tensor) -> tup
 
 
 def _parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return x.split(max(1, min(_TOGETHER, _NUMBERS // max(1, x[0].numel()))))
-
-
-def _check_batch(x: torch.Tensor) -> None:
     if len(x) == 0:
         raise ValueError("x holds no input; give at least one, shape (N, ...)")
+    return x.split(max(1, min(_TOGETHER, _NUMBERS // max(1, x[0].numel()))))
