@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from zonb import directions, perturbed
+from zonb import directions, optim, perturbed
 from zonb.optim import ZOSGD
 from zonb.streams import Stream
 

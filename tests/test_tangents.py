@@ -8,7 +8,7 @@ from conftest import extra_memory, linux_only
 from torch import nn
 
 from zonb import directions as D
-from zonb import models
+from zonb import differences, models
 from zonb import tangents as T
 
 
@@ -260,14 +260,14 @@ def test_a_layer_whose_hook_bends_its_output_is_found_out_and_taken_one_by_one(m
 @pytest.mark.parametrize("dtype, eps", [(torch.float32, 2**-23), (torch.float64, 2**-52)])
 def test_default_mu_is_a_root_of_epsilon_of_the_parameters_own_size(dtype, eps):
     theta = torch.tensor([3.0, 0.0, 4.0, 0.0], dtype=dtype)  # length 5, 5/2 an entry
-    assert T.default_mu(theta) == pytest.approx(2.5 * eps ** (1 / 3), rel=1e-6)
-    assert T.default_mu([theta[:3], theta[3:]]) == pytest.approx(2.5 * eps ** (1 / 3), rel=1e-6)
-    assert T.default_mu(theta, difference=T.forward_difference) == pytest.approx(2.5 * eps**0.5, rel=1e-6)
+    assert differences.default_mu(theta) == pytest.approx(2.5 * eps ** (1 / 3), rel=1e-6)
+    assert differences.default_mu([theta[:3], theta[3:]]) == pytest.approx(2.5 * eps ** (1 / 3), rel=1e-6)
+    assert differences.default_mu(theta, two_sided=False) == pytest.approx(2.5 * eps**0.5, rel=1e-6)
 
 
 def test_spsa_along_each_axis_is_the_gradient_over_their_number():
     theta, axes = torch.tensor([1.0, -2.0, 0.5]).double(), torch.eye(3, dtype=torch.float64)
-    slope = T.spsa_gradient(lambda t: t[0] ** 2 + 3 * t[1] ** 2 - t[2], theta, axes, 0.25)
+    slope = differences.spsa_gradient(lambda t: t[0] ** 2 + 3 * t[1] ** 2 - t[2], theta, axes, 0.25)
     torch.testing.assert_close(slope, torch.tensor([2.0, -12.0, -1.0]).double() / 3)
 
 

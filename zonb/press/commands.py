@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zonb import data
 from zonb.data import DataError
 from zonb.press import ledger
 from zonb.press.book import QUICK, Book, Run, RunnerError, write_atomic
