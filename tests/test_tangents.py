@@ -7,8 +7,8 @@ import torch
 from conftest import extra_memory, linux_only
 from torch import nn
 
-from zonb import directions as D
 from zonb import differences, models
+from zonb import directions as D
 from zonb import tangents as T
 
 
