@@ -2,13 +2,14 @@
 # site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
 # zip: that site as one file, _build/zonb-book.zip, the same for the same site.
 # again: all chapters executed again, in a random order, as they ran and on other threads, against what is stored.
+# faults: chapters with faults planted in the package; which claim stops each (an hour or two; it goes on where it stopped).
 # bench: the same work done by zonb and by what a reader would use instead; a table, and _build/benchmarks.
 # Each target sets up .venv by itself; PYTHON names the interpreter to make it from (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: again bench book test lint format site-test zip lock clean
+.PHONY: again bench faults book test lint format site-test zip lock clean
 
 book: $(READY)
 	$(BIN)/zonb book
@@ -37,6 +38,9 @@ zip: book
 
 again: $(READY)
 	$(BIN)/python tools/check_again.py
+
+faults: $(READY)
+	$(BIN)/python tools/plant_faults.py
 
 bench: $(READY) _build/jax/.ready
 	$(BIN)/python benchmarks/entk.py --jax _build/jax/bin/python

@@ -60,7 +60,8 @@ class Book:
         toc, config, lock: what Jupyter Book reads, and the versions of all packages.
         prose: the folder ``book``, with ``templates`` of the pages that are made and ``static`` files of the site.
         notation, errata, wording: data of the pages; ``wording`` is that of the claims.
-        records: what is published of runs, with the ``ledger``, the ``times`` and the ``benchmarks``.
+        records: what is published of runs, with the ``ledger``, the ``times``, the ``benchmarks`` and the planted
+            ``faults``.
         build: what is derived, with the ``results`` of the profile, the ``cache`` of trained networks, the ``site`` and
             the ``receipt`` of a verification.
     """
@@ -76,7 +77,7 @@ class Book:
         self.wording = self.prose / "claims.yml"
         self.records = self.prose / "records"
         self.ledger, self.times = self.records / "ledger.json", self.records / "times.json"
-        self.benchmarks = self.records / "benchmarks"
+        self.benchmarks, self.faults = self.records / "benchmarks", self.records / "faults.json"
         self.build = root / "_build"
         self.results = self.build / profile
         self.cache, self.site = self.build / "cache", self.build / "html"

@@ -1,4 +1,4 @@
-"""The pages at the end of the book: errata, ledger, map, benchmarks, reproducibility, notation.
+"""The pages at the end of the book: errata, ledger, map, planted faults, benchmarks, reproducibility, notation.
 
 Their prose stands in the templates ``book/pages/*.md.j2``; here are the data that each is given.
 """
@@ -34,6 +34,7 @@ def pages(book: Book, rows: Rows) -> dict[str, str]:
         "ledger": ledger_of(book, rows),
         "map": {"papers": places(rows)},
         "benchmarks": {"benchmarks": benchmarks(book.benchmarks)},
+        "faults": faults(book, rows),
         "reproducibility": reproducibility(book),
         "notation": yaml.safe_load(book.notation.read_text(encoding="utf-8")),
     }
@@ -137,6 +138,21 @@ def benchmarks(folder: Path) -> list[dict[str, Any]]:
             cells = [list(found["rows"][0]), *([cell or "" for cell in row.values()] for row in found["rows"])]
             published.append({**found, "name": name, "cells": cells})
     return published
+
+
+def faults(book: Book, rows: Rows) -> dict[str, Any]:
+    """The planted faults with what stops each, as ``make faults`` published them, and the claims that stop none."""
+    found = json.loads(book.faults.read_text(encoding="utf-8")) if book.faults.is_file() else {"faults": [], "idle": []}
+    names = {row["id"]: f'<a href="ledger.html#{row["id"]}">{row["name"]}</a>' for row in rows}
+    table = [
+        {
+            **fault,
+            "stopped": {slug: [names.get(what, what) for what in by] for slug, by in fault["stopped"].items() if by},
+            "passed": [slug for slug, by in fault["stopped"].items() if not by],
+        }
+        for fault in found["faults"]
+    ]
+    return {"faults": table, "idle": [names[id] for id in found["idle"] if id in names]}
 
 
 def _assigned(values: Mapping[str, Any]) -> str:
