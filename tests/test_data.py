@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from zonb import cli, data
+from zonb import data
+from zonb.press import cli
 
 
 @pytest.fixture

@@ -48,7 +48,15 @@ def test_the_table_of_contents_lists_the_chapters_in_order():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
     assert [file for file in files if file.startswith("notebooks/")] == [f"notebooks/{path.stem}" for path in PATHS]
-    made = {"book/errata", "book/ledger", "book/map", "book/reproducibility", "book/benchmarks", "book/notation", "book/faults"}
+    made = {
+        "book/errata",
+        "book/ledger",
+        "book/map",
+        "book/reproducibility",
+        "book/benchmarks",
+        "book/notation",
+        "book/faults",
+    }
     written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "book").rglob("*.md")}
     assert {file for file in files if file.startswith("book/")} | {toc["root"]} == made | written
 
