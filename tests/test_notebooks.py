@@ -8,18 +8,17 @@ import shlex
 import shutil
 import statistics
 from collections import Counter
-from pathlib import Path
 
 import jupytext
 import pytest
 import torch
 import yaml
+from conftest import ROOT
 
 from zonb import directions, kernels
 from zonb.press import chapters, cli, commands, ledger
 from zonb.press.book import Book
 
-ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.md"))
 TEMPLATE = ROOT / "tools" / "00-template.md"
 CLAIMS = ledger.wording(Book(ROOT))
@@ -150,6 +149,27 @@ def test_randomness_comes_from_seeded_streams_only(chapter):
         assert forbidden not in code
     streams = re.findall(r"directions\.generator\((.*?)\)", code)
     assert all(stream.startswith("seed") for stream in streams)
+
+
+def arithmetic_on_seeds(code):
+    """What is made of ``seed`` by operators: neighbouring seeds of two chapters may meet."""
+    named = [node.right for node in ast.walk(code) if isinstance(node, ast.BinOp)]
+    named += [node.left for node in ast.walk(code) if isinstance(node, ast.BinOp)]
+    named += [node.target for node in ast.walk(code) if isinstance(node, ast.AugAssign)]
+    return [node for node in named if getattr(node, "id", "") == "seed"]
+
+
+def test_seeds_come_from_a_splittable_sequence_and_not_from_arithmetic(chapter):
+    assert not any(arithmetic_on_seeds(ast.parse(cell.source)) for cell in code_of(chapter))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["f(seed + 1)", "f(s=1000003 * seed + k)", "f(10**6 * (seed + 1) + n)", "g(k - seed)", "seed += 1"],
+)
+def test_arithmetic_on_a_seed_is_seen(code):
+    assert arithmetic_on_seeds(ast.parse(code))
+    assert not arithmetic_on_seeds(ast.parse("0.5 * g(subseed(seed, k + 1, 2 * n))"))
 
 
 def test_solutions_follow_their_exercises(chapter):

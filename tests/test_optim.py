@@ -6,27 +6,25 @@ import pickle
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import PATIENCE, linux_only
+from conftest import PATIENCE, ROOT, linux_only
 from torch import nn
 from torch.func import functional_call
 
-from zonb import directions, optim
+from zonb import directions, optim, perturbed
 from zonb.optim import ZOSGD
 from zonb.streams import Stream
 
-ROOT = Path(__file__).resolve().parent.parent
 LAWS = [directions.gaussian, directions.rademacher, directions.sphere]
 
 
-@pytest.fixture(params=[optim._SMALL, 0], ids=["small together", "each alone"])
+@pytest.fixture(params=[perturbed._SMALL, 0], ids=["small together", "each alone"])
 def way(request, monkeypatch):
     """Small parameters are moved together; none is small, so that all go the way of large ones."""
-    monkeypatch.setattr(optim, "_SMALL", request.param)
+    monkeypatch.setattr(perturbed, "_SMALL", request.param)
 
 
 def network(seed=0):
@@ -55,11 +53,11 @@ def same(model, before):
 
 def direction(model, law, seed, step, p):
     """Direction p as tensors, in the order of names."""
-    u = {}
+    u, stream_law = {}, directions.gaussian if law == directions.sphere else law
     for number, (name, parameter) in enumerate(sorted(model.named_parameters(), key=lambda item: item[0])):
         u[name] = torch.zeros_like(parameter)
-        Stream(law, seed, step).add(u[name], u[name], [1.0], first=p, parameter=number)
-    if law is directions.sphere:
+        Stream(stream_law, seed, step).add(u[name], u[name], [1.0], first=p, parameter=number)
+    if law == directions.sphere:
         d = sum(value.numel() for value in u.values())
         length = math.sqrt(sum(value.double().square().sum().item() for value in u.values()))
         u = {name: value * (math.sqrt(d) / length) for name, value in u.items()}
@@ -116,8 +114,20 @@ def test_the_mean_step_is_the_gradient(law):
     # The second moment knows the law: 1 + d - 2 + kappa, and d on the sphere.
     d = len(gradient)
     ratio = estimates.square().sum(1) / gradient.square().sum()
-    expected = d if law is directions.sphere else d - 1 + law.kappa
+    expected = d if law == directions.sphere else d - 1 + law.kappa
     assert abs(ratio.mean() - expected) < 5 * ratio.std() / math.sqrt(len(ratio))
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_a_copied_law_takes_the_same_step(law):
+    ends = []
+    for one in (law, copy.deepcopy(law)):
+        model = network()
+        optimizer = ZOSGD(model.named_parameters(), 0.1, P=2, law=one, seed=3)
+        optimizer.step(loss_of(model))
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+        assert optimizer.state_dict()["zo"]["law"] == law.name
+    assert torch.equal(*ends)
 
 
 def test_no_derivative_is_used():
@@ -202,8 +212,8 @@ def test_groups_have_their_own_rate_and_decay_and_schedulers_change_it():
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("two_sided", [True, False])
 def test_a_layer_taken_by_rows_equals_the_whole(monkeypatch, shape, bias, two_sided):
-    monkeypatch.setattr(optim, "_SMALL", 0)
-    monkeypatch.setattr(optim, "_ROWS", 3 * 1024)  # 128 of 500 rows
+    monkeypatch.setattr(perturbed, "_SMALL", 0)
+    monkeypatch.setattr(perturbed, "_ROWS", 3 * 1024)  # 128 of 500 rows
     layer = nn.Linear(24, 500, bias=bias).double()
     x = torch.randn(shape, generator=directions.generator(2), dtype=torch.float64)
     seen = {"by rows": [], "whole": []}
@@ -224,8 +234,8 @@ def test_a_layer_taken_by_rows_equals_the_whole(monkeypatch, shape, bias, two_si
 
 
 def test_layers_by_rows_take_and_refuse_what_torch_does(monkeypatch):
-    monkeypatch.setattr(optim, "_SMALL", 0)
-    monkeypatch.setattr(optim, "_ROWS", 3 * 1024)
+    monkeypatch.setattr(perturbed, "_SMALL", 0)
+    monkeypatch.setattr(perturbed, "_ROWS", 3 * 1024)
     w, x = nn.Parameter(torch.randn(300, 24)), torch.randn(4, 24)
 
     def seen(read):
@@ -249,8 +259,8 @@ def test_layers_by_rows_take_and_refuse_what_torch_does(monkeypatch):
 
 @pytest.mark.parametrize("rows", [40, 300])
 def test_a_base_loss_is_computed_as_the_others_are(monkeypatch, rows):
-    monkeypatch.setattr(optim, "_SMALL", 0)
-    monkeypatch.setattr(optim, "_ROWS", 3 * 1024)
+    monkeypatch.setattr(perturbed, "_SMALL", 0)
+    monkeypatch.setattr(perturbed, "_ROWS", 3 * 1024)
     w, x = nn.Parameter(torch.randn(24, rows).T), torch.randn(9, 24)
     seen = []
     with warnings.catch_warnings():
@@ -872,3 +882,34 @@ def test_the_radius_that_is_not_given_is_that_of_the_difference():
     w = nn.Parameter(torch.tensor([3.0, 0.0, 4.0, 0.0]))
     for two_sided, power in ((True, 1 / 3), (False, 1 / 2)):
         assert ZOSGD([w], 0.1, two_sided=two_sided).mu == pytest.approx(2.5 * 2 ** (-23 * power), rel=1e-6)
+
+
+def test_each_step_has_directions_of_its_own():
+    w, moves = nn.Parameter(torch.zeros(3)), []
+    optimizer = ZOSGD([w], 1.0, mu=0.5, seed=4)
+    for step in range(3):
+        before = w.detach().clone()
+        optimizer.step(lambda: w.sum())
+        u = torch.zeros(3)
+        Stream(directions.gaussian, 4, step).add(u, u, [1.0], first=0, parameter=0)
+        moves.append(w.detach() - before)
+        torch.testing.assert_close(moves[-1], -u.sum() * u)
+    assert torch.pdist(torch.stack(moves)).min() > 0.01
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+@pytest.mark.parametrize("share, warns", [(1.01, False), (0.6, True)])
+def test_losses_are_told_apart_down_to_their_rounding_and_no_further(two_sided, share, warns):
+    w, calls = nn.Parameter(torch.ones(10)), []
+    optimizer = ZOSGD([w], 0.0, mu=1e-2, two_sided=two_sided)
+    rounding = optim._number_of(torch.tensor(1.0))[1]
+
+    def closure():
+        calls.append(w.sum())
+        plus = len(calls) == (1 if two_sided else 2)  # whose rounding counts
+        return torch.tensor(1.0) if plus else 1.0 + share * rounding
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        optimizer.step(closure)
+    assert any("they are rounded to" in str(one.message) for one in found) == warns

@@ -75,6 +75,24 @@ def test_every_public_name_is_documented(name):
             assert own and not own.startswith(f"{public}("), f"{name}.{public}"  # a dataclass makes one of its fields
 
 
+@pytest.mark.parametrize("name", [name for name in floors("zonb") if name != "press"])
+def test_the_public_names_are_written_down_and_used_elsewhere(name):
+    tree, defined = ast.parse((FOLDER / f"{name}.py").read_text()), {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined |= {part.id: node for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    public = {key for key in defined if not key.startswith("_")}
+    listed = importlib.import_module(f"zonb.{name}").__all__
+    assert len(listed) == len(set(listed)) and set(listed) == public
+    others = [path for folder in ("zonb", "benchmarks", "tools", "tests") for path in (ROOT / folder).rglob("*.py")]
+    others += [*(ROOT / "notebooks").glob("*.md"), *(ROOT / "book").glob("*.md")]
+    words = set(re.findall(r"\w+", "".join(path.read_text() for path in others if path != FOLDER / f"{name}.py")))
+    assert {key for key in public if not isinstance(defined[key], ast.ClassDef)} <= words
+
+
 def test_the_command_line_answers_without_loading_torch():
     code = "import sys, zonb.press.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

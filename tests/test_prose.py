@@ -1,11 +1,10 @@
 """The lint of the prose finds what it is for, and nothing in the book."""
 
 import runpy
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 LINT = runpy.run_path(str(ROOT / "tools" / "lint_prose.py"))
 
 

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import math
 
@@ -32,7 +33,7 @@ def naive(law, size, *, seed, step, p, parameter):
     key, rest, out = (seed & 0xFFFFFFFF, seed >> 32), (parameter, step, p), []
     for k in range(size):
         block, r = divmod(k, 1024)
-        if law is directions.rademacher:
+        if law == directions.rademacher:
             word, shift = r % 32, r // 32
             bits = philox((8 * block + word % 8, *rest), key)[word // 8]
             out.append(1 - 2 * (bits >> shift & 1))
@@ -155,9 +156,15 @@ def test_rows_are_those_of_the_whole_in_every_precision(dtype):
     assert torch.equal(stream.add_to_rows(table, rows, 0.3, first=1, parameter=4)[0], whole[rows])
 
 
-def test_a_law_without_a_stream_is_refused():
-    with pytest.raises(ValueError, match="no stream of Laplace"):
-        Stream(directions.laplace, 0, 0)
+@pytest.mark.parametrize("law", [directions.laplace, directions.sphere], ids=str)
+def test_a_law_without_a_stream_is_refused(law):
+    with pytest.raises(ValueError, match=f"no stream of {law.name} directions; choose one of Gaussian, Rademacher$"):
+        Stream(law, 0, 0)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_a_copied_law_has_the_same_stream(law):
+    assert torch.equal(entries(copy.deepcopy(law), 3000), entries(law, 3000))
 
 
 def test_the_squared_norm_is_that_of_the_entries():

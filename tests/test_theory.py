@@ -1,5 +1,7 @@
+import copy
 import dataclasses
 import math
+import pickle
 
 import pytest
 import reference
@@ -33,6 +35,22 @@ def test_batched_a_is_a_of_each():
     torch.testing.assert_close(
         theory.log_softmax_jacobian(torch.stack([LOGITS, 2 * LOGITS]))[1], theory.log_softmax_jacobian(2 * LOGITS)
     )
+
+
+COPIES = [copy.deepcopy, lambda law: pickle.loads(pickle.dumps(law)), dataclasses.replace]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["deepcopy", "pickle", "replace"])
+@pytest.mark.parametrize("law", [D.gaussian, D.laplace, D.sphere, D.orthonormal], ids=str)
+def test_a_copied_law_has_the_same_formulas(law, copied):
+    other = copied(law)
+    assert other is not law and other == law
+    torch.testing.assert_close(theory.error_law(J_o, J_u, 3, other), theory.error_law(J_o, J_u, 3, law))
+    assert theory.gradient_second_moment(9, 3, other) == theory.gradient_second_moment(9, 3, law)
+    if law != D.orthonormal:
+        C = torch.outer(F0 - Y, F0 - Y)
+        after = [theory.second_moment_step(C, X, 0.1, 2, one) for one in (law, other)]
+        assert torch.equal(*after)
 
 
 @pytest.mark.parametrize("label", range(4))
@@ -316,6 +334,33 @@ def test_the_stable_step_divides_shrinking_from_growing(P):
 def test_the_bound_on_the_stable_step_is_met_by_equal_eigenvalues():
     for P in (1, 7):
         assert theory.stable_step(torch.eye(5), P) == pytest.approx(5 * 2 / (1 + 1 / P + 5 / P))
+
+
+@pytest.mark.parametrize("P", [1, 2.5, 10, 1000, 10**9, 1e18])
+def test_the_stable_step_is_the_root_that_bisection_finds(P):
+    generator = D.generator(13)
+    spectra = [torch.ones(5), torch.tensor([1.0]), torch.tensor([1.0, 1 - 1e-15, 1e-9]), 1 / torch.arange(1, 41) ** 2]
+    spectra += [torch.ones(3000), torch.tensor([3e200, 1e200]), torch.rand(30, generator=generator) ** 4]
+    for values in spectra:
+        values = values.double()
+        kernel = len(values) * torch.diag(values)
+        assert theory.stable_step(kernel, P) == pytest.approx(reference.stable_step(values, P), rel=1e-12)
+    assert theory.stable_step(KERNEL, 1.001) != pytest.approx(theory.stable_step(KERNEL, 1), rel=1e-6)
+    assert theory.stable_step(KERNEL, P) < theory.stable_step(KERNEL, math.inf) or P == 1e18
+
+
+def test_the_secular_step_makes_the_largest_eigenvalue_of_the_recursion_one():
+    values = torch.tensor([1.0, 0.4, 0.1, 0.0]).double()
+    for alpha, beta in ((1.5, 0.5), (2.0, 1.0), (1.0, 3.0)):
+        a = theory.secular_step(values, alpha, beta)
+
+        def largest(a, alpha=alpha, beta=beta):
+            lam = values[:3]
+            own = torch.diag(1 - 2 * a * lam + alpha * a**2 * lam**2)
+            return torch.linalg.eigvalsh(own + beta * a**2 * torch.outer(lam, lam))[-1].item()
+
+        assert largest(a) == pytest.approx(1, abs=1e-12) and largest(0.99 * a) < 1 < largest(1.01 * a)
+    assert theory.secular_step(values, 1.5, 0.0) == 2 / 1.5
 
 
 def test_effective_rank_lies_between_one_and_the_rank():

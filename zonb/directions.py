@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+__all__ = ["Law", "Pair", "check_direction", "gaussian", "generator", "laplace", "orthonormal", "rademacher"]
+__all__ += ["sphere", "student_t", "subseed", "uniform", "unit_vectors"]
+
 _Draw = Callable[[int, int, torch.Generator, torch.dtype], torch.Tensor]
 _SIGNS = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)  # of a byte's bits
 
@@ -82,16 +85,12 @@ class Pair:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if not self.law.independent:
-            raise ValueError(
-                f"{self.law.name} directions depend on each other; a pair needs a law of single directions"
-            )
+            raise ValueError(f"{self.law.name} directions depend on each other; a pair needs a law of single ones")
         if not 0 <= self.shared <= 1:
             raise ValueError(f"shared={self.shared} must be in [0, 1]: 0 for independent, 1 for identical randomness")
         for name in ("sigma_z", "sigma_zeta"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name}={getattr(self, name)} must be positive and finite; it is a standard deviation"
-                )
+                raise ValueError(f"{name}={getattr(self, name)} must be a standard deviation, positive and finite")
         if not (math.isfinite(self.mean_z) and math.isfinite(self.mean_zeta)):
             raise ValueError(f"mean_z={self.mean_z} and mean_zeta={self.mean_zeta} must be finite")
 
@@ -104,9 +103,18 @@ class Pair:
         [(2, 3), (2, 3)]
         """
         u = self.law.sample(M, d, generator=generator, dtype=dtype)
-        zeta = u.clone() if self.shared == 1 else self.law.sample(M, d, generator=generator, dtype=dtype)
-        if 0 < self.shared < 1:
-            zeta = self.shared * u + math.sqrt(1 - self.shared**2) * zeta
+        v = u if self.shared == 1 else self.law.sample(M, d, generator=generator, dtype=dtype)
+        return self.mix(u, v)
+
+    def mix(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        r""":math:`\zeta` and z of given u and v, (M, d) each; v does not matter for ``shared=1``.
+
+        >>> Pair(law=gaussian, shared=0.6, sigma_z=2.0).mix(torch.ones(1, 1), torch.zeros(1, 1))
+        (tensor([[0.6000]]), tensor([[2.]]))
+        """
+        zeta = v
+        if self.shared > 0:
+            zeta = u.clone() if self.shared == 1 else self.shared * u + math.sqrt(1 - self.shared**2) * v
         return _scaled(zeta, self.mean_zeta, self.sigma_zeta), _scaled(u, self.mean_z, self.sigma_z)
 
 
@@ -114,18 +122,74 @@ def _scaled(u: torch.Tensor, mean: float, sigma: float) -> torch.Tensor:
     return u if (mean, sigma) == (0, 1) else mean + sigma * u
 
 
-def generator(seed: int, *path: int) -> torch.Generator:
-    """A random generator for the stream ``path`` of ``seed``.
+def subseed(seed: int, *path: int) -> int:
+    """A seed of its own for the stream ``path`` of ``seed``, in 0..2^64 - 1, for what takes an integer.
 
-    Streams come from a splittable seed sequence, so ``generator(0, 1)`` and ``generator(1, 0)`` are
-    unrelated, which seeds made by arithmetic are not.
+    It comes from numpy's splittable seed sequence: ``subseed(0, 1)`` and ``subseed(1, 0)`` are unrelated, which
+    ``seed + 1`` and the like are not.
+
+    Args:
+        seed: at least 0.
+        path: whole numbers of at least 0 that name the stream; none for ``seed``'s own.
+
+    >>> subseed(0, 1) == subseed(0, 1), len({subseed(a, b) for a in range(50) for b in range(50)})
+    (True, 2500)
+    """
+    return int(np.random.SeedSequence(entropy=seed, spawn_key=path).generate_state(1, np.uint64)[0])
+
+
+def generator(seed: int, *path: int) -> torch.Generator:
+    """A random generator for the stream ``path`` of ``seed``, which is `subseed` of both.
 
     >>> a, b = (torch.rand(1, generator=generator(0, stream)) for stream in (0, 1))
     >>> bool(a == b)
     False
     """
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=path)
-    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+    return torch.Generator().manual_seed(subseed(seed, *path))
+
+
+def unit_vectors(n: int, d: int, *, generator: torch.Generator, positive: bool = False) -> torch.Tensor:
+    r"""Points drawn uniformly on the unit sphere of :math:`R^d` (for d = 2: the circle), float64.
+
+    Args:
+        n: number of points.
+        d: their dimension.
+        generator: the source of randomness.
+        positive: fold them into the part where all coordinates are positive.
+
+    Returns:
+        (n, d), rows of length 1.
+
+    Raises:
+        ValueError: ``n`` or ``d`` below 1.
+
+    Source: paper B, Section 4. Deviation: the paper calls the circle S^2; its published code draws the positive
+    quadrant only, its text the whole circle.
+
+    >>> unit_vectors(3, 2, generator=generator(0)).norm(dim=1).tolist()
+    [1.0..., 1.0..., 1.0...]
+    """
+    if n < 1 or d < 1:
+        raise ValueError(f"n={n} and d={d} must both be at least 1")
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x.abs() if positive else x
+
+
+def check_direction(theta: torch.Tensor, u: torch.Tensor) -> None:
+    """Refuse a direction whose shape is not that of the parameters.
+
+    Broadcasting (1, d) against (d, 1) runs silently, and moves along the vector of ones.
+
+    Raises:
+        ValueError: ``u`` has another shape than ``theta``.
+
+    >>> check_direction(torch.zeros(3), torch.zeros(1, 3))
+    Traceback (most recent call last):
+    ValueError: the direction has shape (1, 3), the parameters have (3,)
+    """
+    if u.shape != theta.shape:
+        raise ValueError(f"the direction has shape {tuple(u.shape)}, the parameters have {tuple(theta.shape)}")
 
 
 def student_t(nu: float) -> Law:

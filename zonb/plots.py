@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
+__all__ = ["COLOURS", "INK", "MARKERS", "curves", "explorer", "heatmaps", "histogram", "images", "paired_bars"]
+__all__ += ["projection_diagram", "style"]
+
 # Okabe and Ito's colours that keep a contrast of 3 on white and on the dark theme, told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C00", "#56A0D3")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -27,31 +30,16 @@ INK = "#787879"
 def style() -> None:
     """Set the book's figure style: transparent SVG, one text size, colours safe on light and dark pages."""
     sns.set_theme(context="notebook", style="ticks", palette=COLOURS)
-    plt.rcParams.update(
-        {
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "savefig.facecolor": "none",
-            "legend.framealpha": 0,
-            "text.color": INK,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.labelsize": 11,
-            "axes.titlesize": 11,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-            "legend.fontsize": 10,
-            "lines.markersize": 5,
-            "svg.hashsalt": "zonb",
-            "figure.dpi": 120,
-        }
-    )
+    alike: dict[Any, Any] = {
+        "none": ("figure.facecolor", "axes.facecolor", "savefig.facecolor"),
+        INK: ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"),
+        11: ("font.size", "axes.labelsize", "axes.titlesize"),
+        10: ("xtick.labelsize", "ytick.labelsize", "legend.fontsize"),
+        False: ("axes.spines.top", "axes.spines.right"),
+    }
+    plt.rcParams.update({name: value for value, names in alike.items() for name in names})
+    plt.rcParams.update({"legend.framealpha": 0, "lines.markersize": 5, "figure.dpi": 120, "svg.hashsalt": "zonb"})
+    plt.rcParams["figure.constrained_layout.use"] = True
     from IPython import get_ipython
 
     if get_ipython() is not None:
@@ -225,16 +213,10 @@ def explorer(
     Raises:
         KeyError: a combination of values without a frame.
     """
-    data = {
-        "name": name,
-        "sliders": [{"label": label, "values": [str(value) for value in values]} for label, values in sliders.items()],
-        "x": x,
-        "xlabel": xlabel,
-        "ylabel": ylabel,
-        "xscale": xscale,
-        "yscale": yscale,
-        "frames": [frames[point] for point in itertools.product(*sliders.values())],
-    }
+    labels = {"name": name, "xlabel": xlabel, "ylabel": ylabel, "xscale": xscale, "yscale": yscale}
+    moved = [{"label": label, "values": list(map(str, values))} for label, values in sliders.items()]
+    drawn = [frames[point] for point in itertools.product(*sliders.values())]
+    data = {**labels, "x": x, "sliders": moved, "frames": drawn}
     text = json.dumps(_short(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in table)
     rows = "".join(
@@ -269,15 +251,10 @@ def projection_diagram() -> Figure:
     ax.set(xlim=(0, 12.6), ylim=(-0.5, 6.3), aspect="equal")
     ax.set_axis_off()
     V, d, P = 1.2, 3.2, 0.7
-    factors: list[tuple[float, float, int, str]] = [
-        (d, V, 0, "$J_o$\n$V\\times d$"),
-        (P, d, 1, "$U$\n$d\\times P$"),
-        (d, P, 1, "$U^\\top$\n$P\\times d$"),
-        (V, d, 0, "$J_u^\\top$\n$d\\times V$"),
-    ]
+    factors = [(d, V, 0, "J_o", "V\\times d"), (P, d, 1, "U", "d\\times P"), (d, P, 1, "U^\\top", "P\\times d")]
     left, middle = 0.2, 4.2
-    for width, height, colour, label in factors:
-        _box(ax, left, middle - height / 2, width, height, COLOURS[colour], label)
+    for width, height, colour, symbol, shape in [*factors, (V, d, 0, "J_u^\\top", "d\\times V")]:
+        _box(ax, left, middle - height / 2, width, height, COLOURS[colour], f"${symbol}$\n${shape}$")
         left += width + 0.35
     ax.text(left, middle, "=", ha="center", va="center", fontsize=16)
     _box(ax, left + 0.4, middle - V / 2, V, V, COLOURS[2], "$K(o,u;U)$\n$V\\times V$")
@@ -288,15 +265,9 @@ def projection_diagram() -> Figure:
     for start, width, text in halves:
         ax.plot([start, start, start + width, start + width], [2.35, 2.15, 2.15, 2.35], color=INK, linewidth=1.2)
         ax.text(start + width / 2, 1.85, text, ha="center", va="top", fontsize=9.5)
-    ax.text(
-        6.3,
-        0.75,
-        "entry $(i,j)$ = inner product of tangent $i$ at $x_o$ and tangent $j$ at $x_u$,\n"
-        "after both were projected on the same $P$ random directions",
-        ha="center",
-        va="top",
-        fontsize=10,
-    )
+    meaning = "entry $(i,j)$ = inner product of tangent $i$ at $x_o$ and tangent $j$ at $x_u$,\n"
+    meaning += "after both were projected on the same $P$ random directions"
+    ax.text(6.3, 0.75, meaning, ha="center", va="top", fontsize=10)
     return figure
 
 

@@ -22,13 +22,14 @@ from numba import njit, prange
 from zonb import directions
 from zonb.directions import Law
 
-u32, u64, i32, f32 = np.uint32, np.uint64, np.int32, np.float32
+__all__ = ["BLOCK", "LAWS", "Stream", "gaussian_rows", "visible"]
 
+_u32, _u64, _i32, _f32 = np.uint32, np.uint64, np.int32, np.float32
 BLOCK = 1024  # entries made together; a power of two, so that a piece starts with a block
 _SPAN = 1 << 16  # entries whose squares are summed together
-_SHARED = 1 << 15  # entries of directions from which on threads share the work
+_SHARED = 1 << 15  # with at least so many entries of directions, threads share the work
 _STAGE = 1 << 18  # entries converted at a time where numpy cannot see a tensor (half precision, other devices)
-LAWS = (directions.gaussian, directions.rademacher, directions.sphere)
+LAWS = (directions.gaussian, directions.rademacher)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Stream:
     r"""The directions of one step of zeroth-order descent.
 
     Attributes:
-        law: ``gaussian``, ``rademacher`` or ``sphere``. A direction on the sphere is a Gaussian one times
-            :math:`\sqrt d/\|u\|`; that factor is the caller's, because it needs all parameters: see `square_norm`.
+        law: ``gaussian`` or ``rademacher``, whose entries are independent. (A direction on the sphere is a Gaussian one
+            times :math:`\sqrt d/\|u\|`, and that factor needs all parameters: see `square_norm`.)
         seed: of the whole run, in [0, 2^64).
         step: number of the step, in [0, 2^32).
 
@@ -228,11 +229,11 @@ def _threads() -> int:
 @njit(inline="always")
 def _philox(c0, c1, c2, c3, k0, k1):
     # 32-bit words in 64-bit lanes: the compiler's vectors then need no packing between rounds.
-    low = u64(0xFFFFFFFF)
+    low = _u64(0xFFFFFFFF)
     for _ in range(10):
-        p, q = u64(0xD2511F53) * c0, u64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (q >> u64(32)) ^ c1 ^ k0, q & low, (p >> u64(32)) ^ c3 ^ k1, p & low
-        k0, k1 = (k0 + u64(0x9E3779B9)) & low, (k1 + u64(0xBB67AE85)) & low
+        p, q = _u64(0xD2511F53) * c0, _u64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (q >> _u64(32)) ^ c1 ^ k0, q & low, (p >> _u64(32)) ^ c3 ^ k1, p & low
+        k0, k1 = (k0 + _u64(0x9E3779B9)) & low, (k1 + _u64(0xBB67AE85)) & low
     return c0, c1, c2, c3
 
 
@@ -240,9 +241,9 @@ def _philox(c0, c1, c2, c3, k0, k1):
 def _bits(bits, block, k0, k1, c1, c2, c3):
     quarter = len(bits) // 4
     for j in range(quarter):
-        c0 = u64(block * quarter + j) & u64(0xFFFFFFFF)
-        a, b, c, d = _philox(c0, u64(c1), u64(c2), u64(c3), u64(k0), u64(k1))
-        bits[j], bits[quarter + j], bits[2 * quarter + j], bits[3 * quarter + j] = u32(a), u32(b), u32(c), u32(d)
+        c0 = _u64(block * quarter + j) & _u64(0xFFFFFFFF)
+        a, b, c, d = _philox(c0, _u64(c1), _u64(c2), _u64(c3), _u64(k0), _u64(k1))
+        bits[j], bits[quarter + j], bits[2 * quarter + j], bits[3 * quarter + j] = _u32(a), _u32(b), _u32(c), _u32(d)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -250,7 +251,7 @@ def _signs(u, bits):
     whole, words = u.view(np.int32), len(bits)
     for shift in range(32):
         for j in range(words):  # the float 1.0 with the bit as its sign
-            whole[words * shift + j] = (i32(bits[j] << u32(31 - shift)) & i32(-(2**31))) | i32(0x3F800000)
+            whole[words * shift + j] = (_i32(bits[j] << _u32(31 - shift)) & _i32(-(2**31))) | _i32(0x3F800000)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -258,33 +259,33 @@ def _normals(u, bits):
     half = len(bits) // 2
     whole = u.view(np.int32)
     for j in range(half):
-        u[j] = (f32(bits[j]) + f32(0.5)) * f32(2.0**-32)
+        u[j] = (_f32(bits[j]) + _f32(0.5)) * _f32(2.0**-32)
     for j in range(half):  # u = 2^e m with m in [sqrt(1/2), sqrt(2))
-        exponent = (whole[j] - i32(0x3F3504F3)) >> i32(23)
-        whole[j] -= exponent << i32(23)
-        u[half + j] = f32(exponent)
+        exponent = (whole[j] - _i32(0x3F3504F3)) >> _i32(23)
+        whole[j] -= exponent << _i32(23)
+        u[half + j] = _f32(exponent)
     for j in range(half):
-        x = u[j] - f32(1)
-        y = f32(7.0376836e-2)
-        y = y * x - f32(1.15146103e-1)
-        y = y * x + f32(1.16769987e-1)
-        y = y * x - f32(1.24201408e-1)
-        y = y * x + f32(1.42493228e-1)
-        y = y * x - f32(1.66680577e-1)
-        y = y * x + f32(2.00007148e-1)
-        y = y * x - f32(2.49999940e-1)
-        y = y * x + f32(3.33333312e-1)
-        log = x - f32(0.5) * x * x + x * x * x * y + f32(math.log(2)) * u[half + j]
-        radius = math.sqrt(max(-log, f32(0)))  # of a Gaussian pair, divided by sqrt(2)
+        x = u[j] - _f32(1)
+        y = _f32(7.0376836e-2)
+        y = y * x - _f32(1.15146103e-1)
+        y = y * x + _f32(1.16769987e-1)
+        y = y * x - _f32(1.24201408e-1)
+        y = y * x + _f32(1.42493228e-1)
+        y = y * x - _f32(1.66680577e-1)
+        y = y * x + _f32(2.00007148e-1)
+        y = y * x - _f32(2.49999940e-1)
+        y = y * x + _f32(3.33333312e-1)
+        log = x - _f32(0.5) * x * x + x * x * x * y + _f32(math.log(2)) * u[half + j]
+        radius = math.sqrt(max(-log, _f32(0)))  # of a Gaussian pair, divided by sqrt(2)
         word = bits[half + j]
         # An angle in (-pi/4, pi/4), turned by pi/4 into the first quadrant; two more bits choose the quadrant.
-        t = (f32(i32(word & u32(0x3FFFFFFF))) - f32(2.0**29 - 0.5)) * f32(math.pi * 2.0**-31)
+        t = (_f32(_i32(word & _u32(0x3FFFFFFF))) - _f32(2.0**29 - 0.5)) * _f32(math.pi * 2.0**-31)
         tt = t * t
-        sine = t + t * tt * (f32(-1.6666654611e-1) + tt * (f32(8.3321608736e-3) - tt * f32(1.9515295891e-4)))
-        cosine = f32(4.166664568e-2) + tt * (f32(-1.388731625e-3) + tt * f32(2.443315712e-5))
-        cosine = f32(1) - f32(0.5) * tt + tt * tt * cosine
-        u[j] = radius * (cosine - sine) * (f32(1) - f32(2) * f32(i32(word >> u32(31))))
-        u[half + j] = radius * (cosine + sine) * (f32(1) - f32(2) * f32(i32((word >> u32(30)) & u32(1))))
+        sine = t + t * tt * (_f32(-1.6666654611e-1) + tt * (_f32(8.3321608736e-3) - tt * _f32(1.9515295891e-4)))
+        cosine = _f32(4.166664568e-2) + tt * (_f32(-1.388731625e-3) + tt * _f32(2.443315712e-5))
+        cosine = _f32(1) - _f32(0.5) * tt + tt * tt * cosine
+        u[j] = radius * (cosine - sine) * (_f32(1) - _f32(2) * _f32(_i32(word >> _u32(31))))
+        u[half + j] = radius * (cosine + sine) * (_f32(1) - _f32(2) * _f32(_i32((word >> _u32(30)) & _u32(1))))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -315,10 +316,10 @@ def _add(out, base, offset, factors, keep, signs, k0, k1, parameter, step, first
                 for k in range(BLOCK):
                     total[k] += factor * u[k]
         # Slices and a 32-bit count let the compiler use vectors.
-        before, after, count = base[start : start + size], out[start : start + size], i32(0)
+        before, after, count = base[start : start + size], out[start : start + size], _i32(0)
         for k in range(size):
             value = keep * before[k] + total[k]
-            count += i32(value != before[k])
+            count += _i32(value != before[k])
             after[k] = value
         changed += count
     return changed

@@ -1,4 +1,4 @@
-r"""Tangents of a network: Jacobians, directional derivatives and their finite differences.
+r"""Tangents of a network: Jacobians, their Gram matrices, and directional derivatives.
 
 Everywhere :math:`\theta \in R^d` is the vector of all parameters in the order of ``model.parameters()``.
 """
@@ -18,8 +18,11 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
+from zonb.directions import check_direction
+
+__all__ = ["Function", "as_function", "gram", "in_span", "jacobian", "jvp", "parameter_vector"]
+
 Function = Callable[[torch.Tensor], torch.Tensor]
-Difference = Callable[[Function, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 _TOGETHER = 32  # inputs whose graph is alive at a time
 _NUMBERS = 1 << 16  # entries that they have in all, unless there is one
@@ -85,7 +88,6 @@ def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     >>> jacobian(nn.Linear(2, 1), torch.tensor([[3.0, 4.0]]))
     tensor([[[3., 4., 1.]]])
     """
-    _check_batch(x)
     start = 0
     for part in _parts(x):
         shape, pieces = _by_parameter(model, part)
@@ -119,7 +121,6 @@ def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     tensor([[26.,  4.],
             [ 4.,  2.]])
     """
-    _check_batch(x)
     parts = [_by_parameter(model, part)[1] for part in _parts(x)]
     N, V = len(x), parts[0][0].signals.shape[1]
     kind = functools.reduce(torch.promote_types, (piece.signals.dtype for piece in parts[0]))
@@ -148,8 +149,8 @@ def gram(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def in_span(J: torch.Tensor) -> torch.Tensor:
     r"""Tangents with the same Gram matrix in as many dimensions as there are tangents.
 
-    The rows of :math:`R^T` where :math:`J^T = QR`. Gaussian directions know tangents by their Gram matrix alone, so
-    that projections of these have the same law as those of ``J``, at a cost without d. That holds for no other law.
+    The rows of :math:`R^T` where :math:`J^T = QR`. The law of projections on Gaussian directions depends on the Gram
+    matrix alone. So these tangents may stand for ``J``, at a cost that does not grow with d. For no other law may they.
 
     Args:
         J: n tangents in all, (..., d).
@@ -187,111 +188,11 @@ def jvp(model: nn.Module, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     tensor([[5.]])
     """
     theta = parameter_vector(model)
-    _check_direction(theta, u)
+    check_direction(theta, u)
     with warnings.catch_warnings():
         # torch's own first use of forward mode warns about torch.jit.script.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit.script")
         return torch.func.jvp(as_function(model, x), (theta,), (u,))[1].detach()
-
-
-def central_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: float) -> torch.Tensor:
-    r""":math:`(f(\theta+\mu u) - f(\theta-\mu u))/2\mu`: truncation :math:`O(\mu^2)`, rounding :math:`O(\epsilon/\mu)`.
-
-    Source: paper A, Eq. 1. ``f`` is only evaluated, never differentiated.
-
-    Args:
-        f: a function of a vector (d,).
-        theta: where, (d,).
-        u: the direction, (d,).
-        mu: the smoothing radius, above 0, in units of ``u``.
-
-    >>> central_difference(lambda t: t @ t, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]), 0.5).item()
-    2.0
-    """
-    _check_direction(theta, u)
-    _check_mu(mu)
-    return (f(theta + mu * u) - f(theta - mu * u)) / (2 * mu)
-
-
-def forward_difference(f: Function, theta: torch.Tensor, u: torch.Tensor, mu: float) -> torch.Tensor:
-    r""":math:`(f(\theta+\mu u) - f(\theta))/\mu`: truncation :math:`O(\mu)`, rounding :math:`O(\epsilon/\mu)`.
-
-    Arguments as in `central_difference`.
-
-    >>> forward_difference(lambda t: t @ t, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]), 0.5).item()
-    2.5
-    """
-    _check_direction(theta, u)
-    _check_mu(mu)
-    return (f(theta + mu * u) - f(theta)) / mu
-
-
-def default_mu(theta: torch.Tensor | Sequence[torch.Tensor], *, difference: Difference = central_difference) -> float:
-    r"""A smoothing radius that balances truncation against rounding, for directions of covariance :math:`I_d`.
-
-    :math:`\mu = \epsilon^{1/3}\,\|\theta\|/\sqrt d` for the central and :math:`\epsilon^{1/2}\,\|\theta\|/\sqrt d` for
-    the forward difference, :math:`\epsilon` the machine epsilon of the coarsest parameter: the parameters move by that
-    fraction of their own length. A rule of thumb for functions that round to about :math:`\epsilon`.
-
-    Args:
-        theta: the parameters, not all zero: (d,), or tensors of any shapes and types.
-        difference: `central_difference` or `forward_difference`.
-
-    Raises:
-        ValueError: ``theta`` is zero, or ``difference`` is neither of the two.
-
-    >>> f"{default_mu(torch.ones(10_000, dtype=torch.float64)):.1e}"
-    '6.1e-06'
-    """
-    powers = {central_difference: 1 / 3, forward_difference: 1 / 2}
-    if difference not in powers:
-        raise ValueError(f"no rule for {difference!r}; choose central_difference or forward_difference")
-    parts = [theta] if isinstance(theta, torch.Tensor) else theta
-    types = [torch.promote_types(part.dtype, torch.float32) for part in parts]
-    norms = [torch.linalg.vector_norm(part.detach(), dtype=t).item() for part, t in zip(parts, types, strict=True)]
-    size = math.hypot(*norms) / math.sqrt(sum(part.numel() for part in parts))
-    if size == 0:
-        raise ValueError("all parameters are zero, so their length sets no scale; give mu")
-    return max(torch.finfo(part.dtype).eps for part in parts) ** powers[difference] * size
-
-
-def spsa_gradient(
-    f: Function,
-    theta: torch.Tensor,
-    directions: torch.Tensor,
-    mu: float,
-    *,
-    difference: Difference = central_difference,
-) -> torch.Tensor:
-    r"""The zeroth-order gradient estimate :math:`\frac1P\sum_p \frac{f(\theta+\mu u_p)-f(\theta-\mu u_p)}{2\mu}\,u_p`.
-
-    Unbiased up to :math:`O(\mu^2)` for directions with identity covariance.
-
-    Args:
-        f: a scalar function of a vector (d,); only evaluated.
-        theta: where, (d,).
-        directions: one a row, (P, d).
-        mu: the smoothing radius.
-        difference: `central_difference` (the paper's) or `forward_difference`.
-
-    Returns:
-        (d,).
-
-    Raises:
-        ValueError: ``directions`` is not of shape (P, d) with P at least 1.
-
-    Source: paper A, Eq. 1 and the multi-perturbation rule before Eq. 4.
-
-    >>> theta, u = torch.tensor([1.0, 2.0]), torch.tensor([[1.0, -1.0]])
-    >>> spsa_gradient(lambda t: t @ t, theta, u, 0.5)
-    tensor([-2.,  2.])
-    """
-    if directions.ndim != 2 or len(directions) == 0:
-        raise ValueError(f"directions have shape {tuple(directions.shape)}; expected (P, {theta.numel()}) with P >= 1")
-    estimate = torch.zeros_like(theta)
-    for u in directions:
-        estimate += difference(f, theta, u, mu) * u
-    return estimate / len(directions)
 
 
 @dataclass(frozen=True)
@@ -365,15 +266,12 @@ def _by_parameter(model: nn.Module, x: torch.Tensor) -> tuple[torch.Size, list[_
         for hook in hooks:
             hook.remove()
     if output.ndim == 0 or len(output) != len(x):
-        raise ValueError(
-            f"the model makes outputs of shape {tuple(output.shape)} of {len(x)} inputs; the first dimension must be "
-            "the batch's"
-        )
+        raise ValueError(f"{len(x)} inputs, outputs {tuple(output.shape)}: the first dimension must be the batch's")
     z = output.reshape(len(x), -1)
     parameters = list(model.parameters())
     found = _of_layers(calls, z) if z.dtype in (torch.float32, torch.float64) else {}
 
-    # A layer may act otherwise than its type does, by a hook, say: one gradient tells.
+    # A hook, say, may make a layer act otherwise than its type does. One gradient of all outputs shows it.
     weights = torch.arange(z.numel(), dtype=z.dtype, device=z.device).cos().view_as(z)
     gradients = _gradients(z, parameters, weights) if found else [None] * len(parameters)
     tolerance = 64 * torch.finfo(z.dtype).eps * weights.norm()
@@ -449,22 +347,6 @@ def _gradients(z: torch.Tensor, to: Sequence[Any], weights: torch.Tensor) -> tup
 
 
 def _parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return x.split(max(1, min(_TOGETHER, _NUMBERS // max(1, x[0].numel()))))
-
-
-def _check_batch(x: torch.Tensor) -> None:
     if len(x) == 0:
         raise ValueError("x holds no input; give at least one, shape (N, ...)")
-
-
-def _check_direction(theta: torch.Tensor, u: torch.Tensor) -> None:
-    # Broadcasting (1, d) against (d, 1) runs silently and moves along the all-ones vector.
-    if u.shape != theta.shape:
-        raise ValueError(
-            f"the direction has shape {tuple(u.shape)}, the parameters {tuple(theta.shape)}; give one entry a parameter"
-        )
-
-
-def _check_mu(mu: float) -> None:
-    if not mu > 0:
-        raise ValueError(f"mu={mu} must be above 0; default_mu gives a good value")
+    return x.split(max(1, min(_TOGETHER, _NUMBERS // max(1, x[0].numel()))))

@@ -6,10 +6,17 @@ import math
 from collections.abc import Sequence
 from numbers import Integral
 
+import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from zonb.directions import Law, Pair, orthonormal, sphere
 from zonb.kernels import entk
+
+__all__ = ["cross_entropy_gradient", "effective_rank", "eq15_perturbations", "error_law", "evolve", "expected_nzk"]
+__all__ += ["gradient_second_moment", "jl_dimension", "jl_epsilon", "jl_exponent", "log_softmax_jacobian"]
+__all__ += ["loss_of_mean", "mean_loss", "perturbations_needed", "relative_rms_error", "second_moment_step"]
+__all__ += ["secular_step", "stable_step"]
 
 
 def log_softmax_jacobian(logits: torch.Tensor) -> torch.Tensor:
@@ -95,10 +102,10 @@ def error_law(J_o: torch.Tensor, J_u: torch.Tensor, P: int, law: Law) -> torch.T
     # Where the error is zero, rounding may leave it below.
     if law.kappa is not None:
         return (S + K2 + (law.kappa - 3) * (J_o.square().sum(0) @ J_u.square().sum(0))).clamp_min(0) / P
-    if law is sphere or law is orthonormal:
-        if law is orthonormal:
+    if law in (sphere, orthonormal):
+        if law == orthonormal:
             _check_room(P, d)
-        without_replacement = (d - P) / max(d - 1, 1) if law is orthonormal else 1
+        without_replacement = (d - P) / max(d - 1, 1) if law == orthonormal else 1
         return without_replacement * (d / (d + 2) * (S + 2 * K2) - K2).clamp_min(0) / P
     raise ValueError(f"no error law is known for {law.name}")
 
@@ -106,7 +113,7 @@ def error_law(J_o: torch.Tensor, J_u: torch.Tensor, P: int, law: Law) -> torch.T
 def relative_rms_error(rho: torch.Tensor, P: torch.Tensor) -> torch.Tensor:
     r"""Root-mean-square relative error of the projected eNTK for Gaussian directions, :math:`\sqrt{(1 + 1/\rho^2)/P}`.
 
-    It knows neither the number of outputs V nor the dimension d, only P and the alignment (`kernels.alignment`).
+    It depends on P and on the alignment (`kernels.alignment`) alone, neither on the number of outputs V nor on d.
 
     Args:
         rho: alignment, in (0, 1].
@@ -271,9 +278,9 @@ def gradient_second_moment(d: int, P: int, law: Law) -> float:
     _check_count("P", P, 1)
     if law.kappa is not None:
         return 1 + (d - 2 + law.kappa) / P
-    if law is sphere:
+    if law == sphere:
         return 1 + (d - 1) / P
-    if law is orthonormal:
+    if law == orthonormal:
         _check_room(P, d)
         return d / P
     raise ValueError(f"no second moment is known for {law.name}")
@@ -415,7 +422,7 @@ def second_moment_step(C: torch.Tensor, X: torch.Tensor, eta: float, P: int, law
     spread = 2 * M + M.trace() * torch.eye(d, dtype=M.dtype)
     if law.kappa is not None:
         spread = spread + (law.kappa - 3) * torch.diag(M.diagonal())
-    elif law is sphere:
+    elif law == sphere:
         spread = d / (d + 2) * spread
     else:
         raise ValueError(f"no second-moment recursion is known for {law.name}")
@@ -453,13 +460,40 @@ def mean_loss(
     return _power_sums(rates, weights, _checked(steps)) / (2 * len(y))
 
 
+def secular_step(values: torch.Tensor, alpha: float, beta: float) -> float:
+    r"""The root :math:`a<2/(\alpha\lambda_{max})` of :math:`\beta a\sum_i\frac{\lambda_i}{2-\alpha a\lambda_i} = 1`.
+
+    Below it, mean squares that obey :math:`c_i \leftarrow (1-2a\lambda_i+\alpha a^2\lambda_i^2)c_i +
+    \beta a^2\lambda_i\sum_j\lambda_jc_j` tend to zero, and above it they grow without bound.
+
+    Args:
+        values: eigenvalues :math:`\lambda_i`, at least one of them positive; only the positive ones matter.
+        alpha: at least 1.
+        beta: at least 0; for 0 the root is :math:`2/(\alpha\lambda_{max})`.
+
+    Source: new; chapter 12 of the book, "Mean square and stability".
+
+    >>> secular_step(torch.tensor([1.0, 1.0]), alpha=2.0, beta=1.0)  # equal: 2 / (alpha + 2 beta)
+    0.5
+    """
+    top = values.max().item()
+    shares = (values[values > 0].double() / top).numpy()
+    below = shares[shares < 1]
+
+    def excess(x: float) -> float:  # the left side less 1 at a = 2x/(alpha top), times 1 - x: without its pole at x = 1
+        rest = (below * (1 - x) / (1 - below * x)).sum()
+        return beta / alpha * x * (len(shares) - len(below) + rest) - (1 - x)
+
+    return 2 / (alpha * top) * brentq(excess, 0, 1, xtol=1e-300, rtol=4 * np.finfo(float).eps)
+
+
 def stable_step(K: torch.Tensor, P: float) -> float:
     r"""The step size below which ZO-SGD with P Gaussian directions is stable in mean square on a squared loss.
 
     The root :math:`\eta` of :math:`\frac\eta P\sum_i\frac{\lambda_i}{2-\eta\lambda_i(1+1/P)} = 1`, with
-    :math:`\lambda_i` the positive eigenvalues of :math:`K/N`; above it :math:`E|f_t-y|^2` grows without bound. It is at
-    least :math:`2/(\lambda_{max}(1+1/P) + \mathrm{tr}(K/N)/P)`, with equality if these eigenvalues are equal; for
-    :math:`P=\infty` it is first order's :math:`2/\lambda_{max}`.
+    :math:`\lambda_i` the positive eigenvalues of :math:`K/N` (`secular_step`); above it :math:`E|f_t-y|^2` grows
+    without bound. It is at least :math:`2/(\lambda_{max}(1+1/P) + \mathrm{tr}(K/N)/P)`, with equality if these
+    eigenvalues are equal; for :math:`P=\infty` it is first order's :math:`2/\lambda_{max}`.
 
     Args:
         K: the first-order kernel :math:`XX^T`, (N, N), not divided by N and not zero.
@@ -476,21 +510,9 @@ def stable_step(K: torch.Tensor, P: float) -> float:
     if not P >= 1:
         raise ValueError(f"P={P} must be at least 1")
     values, _ = _spectrum(K)
-    top = values.max().item()
-    if not top > 0:
+    if not values.max() > 0:
         raise ValueError("the kernel has no positive eigenvalue: every step size is stable, and none does anything")
-    values = values[values > 0]
-    low, high = 0.0, 2 / (top * (1 + 1 / P))
-    if P == math.inf:
-        return high
-    for _ in range(100):  # the left side rises from 0 to infinity
-        middle = (low + high) / 2
-        room = 2 - middle * values * (1 + 1 / P)
-        if (room <= 0).any() or middle / P * (values / room).sum() >= 1:
-            high = middle
-        else:
-            low = middle
-    return low
+    return secular_step(values, 1 + 1 / P, 1 / P)
 
 
 def effective_rank(K: torch.Tensor) -> float:
@@ -518,9 +540,7 @@ def _spectrum(K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     off = torch.linalg.matrix_norm(K - K.T).item()
     size = torch.linalg.matrix_norm(K).item()
     if not off <= 1e3 * torch.finfo(K.dtype).eps * size:
-        raise ValueError(
-            f"K is not symmetric (by {off:.3g} where its norm is {size:.3g}): take the expected kernel, or (K + K.T)/2"
-        )
+        raise ValueError(f"K is not symmetric (by {off:.3g} of {size:.3g}): take its expectation, or (K + K.T)/2")
     K = K.double()
     values, vectors = torch.linalg.eigh((K + K.T) / (2 * len(K)))
     rounding = len(K) * torch.finfo(torch.float64).eps * values.abs().max()

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zonb import data
 from zonb.data import DataError
 from zonb.press import ledger
 from zonb.press.book import QUICK, Book, Run, RunnerError, write_atomic
@@ -138,7 +137,11 @@ def _ledger(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    print(data.fetch(options.name))
+    from zonb import language
+
+    if options.name not in language.WEIGHTS:
+        raise RunnerError(f"no weights {options.name!r}; choose one of {', '.join(language.WEIGHTS)}")
+    print(language.fetch(options.name))
     return 0
 
 
