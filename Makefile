@@ -15,7 +15,7 @@ book: $(READY)
 	$(BIN)/zonb book
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -80,7 +80,8 @@ def test_ways_to_projections_have_the_error_of_the_law(monkeypatch):
         entk.agree({"half as many": lambda: entk.projected_ways()["zonb, Gaussian"]()[:40]})
 
 
-def test_ways_to_a_step_agree():
+def test_ways_to_a_step_agree(monkeypatch):
+    monkeypatch.setattr(zo_lenet, "P", 5)
     zo_lenet.agree()
 
 

@@ -199,7 +199,7 @@ def test_every_equation_and_figure_of_the_papers_has_a_claim():
 def test_the_template_is_a_chapter_that_runs_under_every_law_and_says_new_things_only(book):
     text = TEMPLATE.read_text()
     (book.root / "notebooks" / "17-my-question.md").write_text(text)
-    done = book.zonb("sweep", "17", "-g", "law=gaussian,rademacher,sphere", "-p", "P=2", "--workers", "1")
+    done = book.zonb("sweep", "17", "-g", "law=gaussian,rademacher,sphere", "-p", "P=2")
     assert done.returncode == 0, done.stderr
     ((path),) = (book.root / "_build" / "quick").glob("sweep-*.csv")
     with path.open() as file:

@@ -1,4 +1,5 @@
 import copy
+import inspect
 import math
 import os
 import pickle
@@ -9,10 +10,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import ROOT, linux_only
+from conftest import PATIENCE, ROOT, linux_only
 from torch import nn
 from torch.func import functional_call
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from zonb import directions, optim, perturbed
 from zonb.optim import ZOSGD
@@ -590,35 +590,41 @@ class Tied(nn.Module):
         return self.head(self.table(x))
 
 
-def cases():
-    vectors = directions.generator(3)
-    x = torch.randn(2, 3, 4, generator=vectors)
-    ids = torch.tensor([[1, 5, 5], [0, 2, 10]])
+def language_model(kind):
+    from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM  # slow to load
+
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 11, "pad_token_id": 0}
     opt = {"ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 8, "dropout": 0.0, "bos_token_id": 1}
+    if kind == "opt":
+        return OPTForCausalLM(OPTConfig(**small, **opt, eos_token_id=2))
     llama = {"intermediate_size": 32, "num_key_value_heads": 1, "tie_word_embeddings": True}
-    return {
-        "views": (Transposed(), (x[0],)),
-        "kept views": (Kept(derivative=False), (x[0],)),
-        "derivative": (Kept(derivative=True), (x[0],)),
-        "tied": (Tied(), (ids,)),
-        "norm": (nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4), nn.RMSNorm(4)), (x,)),
-        "convolution": (nn.Sequential(nn.Conv1d(3, 5, 2), nn.BatchNorm1d(5)), (x,)),
-        "lstm": (nn.LSTM(4, 5, batch_first=True), (x,)),
-        "attention": (nn.MultiheadAttention(4, 2, batch_first=True), (x, x, x)),
-        "encoder": (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (x,)),
-        "weight norm": (nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)), (x,)),
-        "bag": (nn.EmbeddingBag(11, 4), (ids,)),
-        "opt": (OPTForCausalLM(OPTConfig(**small, **opt, eos_token_id=2)), (ids,)),
-        "llama": (LlamaForCausalLM(LlamaConfig(**small, **llama)), (ids,)),
-    }
+    return LlamaForCausalLM(LlamaConfig(**small, **llama))
+
+
+X = torch.randn(2, 3, 4, generator=directions.generator(3))
+IDS = torch.tensor([[1, 5, 5], [0, 2, 10]])
+CASES = {
+    "views": (lambda: Transposed(), (X[0],)),
+    "kept views": (lambda: Kept(derivative=False), (X[0],)),
+    "derivative": (lambda: Kept(derivative=True), (X[0],)),
+    "tied": (lambda: Tied(), (IDS,)),
+    "norm": (lambda: nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4), nn.RMSNorm(4)), (X,)),
+    "convolution": (lambda: nn.Sequential(nn.Conv1d(3, 5, 2), nn.BatchNorm1d(5)), (X,)),
+    "lstm": (lambda: nn.LSTM(4, 5, batch_first=True), (X,)),
+    "attention": (lambda: nn.MultiheadAttention(4, 2, batch_first=True), (X, X, X)),
+    "encoder": (lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (X,)),
+    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)), (X,)),
+    "bag": (lambda: nn.EmbeddingBag(11, 4), (IDS,)),
+    "opt": (lambda: language_model("opt"), (IDS,)),
+    "llama": (lambda: language_model("llama"), (IDS,)),
+}
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("name", list(cases()))
+@pytest.mark.parametrize("name", CASES)
 def test_any_module_sees_the_perturbed_parameters(name):
-    model, inputs = cases()[name]
-    model.eval()
+    make, inputs = CASES[name]
+    model = make().eval()
 
     def output(where=None):
         result = model(*inputs) if where is None else functional_call(model, where, inputs)
@@ -754,7 +760,7 @@ from pathlib import Path
 from zonb.optim import ZOSGD
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 torch.set_num_threads(1)
-how, kind = sys.argv[1:]
+kind, *ways = sys.argv[1:]
 if kind == "layers":
     layers = [torch.nn.Linear(1024, 1024, bias=False) for _ in range(40)]
     model = torch.nn.Sequential(*layers, torch.nn.Linear(1024, 8192, bias=False))
@@ -766,34 +772,35 @@ else:
 closure = lambda: model(x).sum()
 optimizer = ZOSGD(model.named_parameters(), 1e-3)
 optimizer.step(closure)  # compiles, and lets the allocator settle
-Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-before = peak()
-if how == "inference":
-    with torch.no_grad():
-        closure()
-elif how == "zo":
-    optimizer.step(closure)
-elif how == "whole":
-    optimizer.step(torch.enable_grad()(closure))
-else:
-    closure().backward()
-print(peak() - before)
+for how in ways:
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = peak()
+    if how == "inference":
+        with torch.no_grad():
+            closure()
+    elif how == "zo":
+        optimizer.step(closure)
+    elif how == "whole":
+        optimizer.step(torch.enable_grad()(closure))
+    else:
+        closure().backward()
+    print(peak() - before)
 """
 
 
-def peak_of(how, kind):
-    """MiB of a step at its peak, in a process of its own."""
+def peaks(kind, *ways):
+    """MiB of a step at its peak in each way, in a process of their own."""
     # Blocks above the threshold go back to the system at once, so that the peak is that of what is used.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": str(2**20)}
     done = subprocess.run(
-        [sys.executable, "-c", _MEMORY, how, kind], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", _MEMORY, kind, *ways], capture_output=True, text=True, check=True, env=environment
     )
-    return int(done.stdout) / 1024
+    return dict(zip(ways, (int(line) / 1024 for line in done.stdout.split()), strict=True))
 
 
 @linux_only
 def test_a_step_needs_a_few_mebibytes_more_than_inference_and_else_the_largest_parameter():
-    extra = {how: peak_of(how, "layers") for how in ("inference", "zo", "whole", "backward")}
+    extra = peaks("layers", "inference", "zo", "whole", "backward")  # what the last one leaves comes after all others
     largest, everything = 32, 32 + 40 * 4  # MiB
     assert extra["zo"] - extra["inference"] < 4 + 2 * 1 + 4  # part of a linear layer, small parameters, pages
     assert 0.9 * largest < extra["whole"] - extra["inference"] < largest + 4  # with gradients enabled
@@ -803,48 +810,56 @@ def test_a_step_needs_a_few_mebibytes_more_than_inference_and_else_the_largest_p
 @linux_only
 @pytest.mark.parametrize(("kind", "more"), [("rows", 64), ("outputs", 1000 * 2**14 * 4 / 2**20)])
 def test_rows_looked_up_and_parts_of_an_output_are_held_once(kind, more):
-    extra = {how: peak_of(how, kind) for how in ("inference", "zo")}
+    extra = peaks(kind, "inference", "zo")
     assert 0.9 * more < extra["zo"] - extra["inference"] < more + 20  # numbers of rows, small parameters, pages
 
 
+def four_steps(two_sided, P, group=None):
+    model = network()
+    optimizer = ZOSGD(model.named_parameters(), 0.1, P=P, two_sided=two_sided, group=group)
+    for _ in range(4):
+        optimizer.step(loss_of(model))
+    return model.state_dict()
+
+
 _RANK = """
-import os, sys, torch, warnings
+import sys, torch
 import torch.distributed as dist
-sys.path.insert(0, sys.argv[1])
-from test_optim import loss_of, network
+from torch import nn
+from zonb import directions
 from zonb.optim import ZOSGD
+
+{functions}
 torch.set_num_threads(1)
-group = None
-sent = []
-if "RANK" in os.environ:
-    dist.init_process_group("gloo")
-    group = dist.group.WORLD
-    sending = ("all_", "broad", "send", "isend", "reduce", "gather", "scatter")
-    for name in [name for name in dir(dist) if name.startswith(sending)]:
-        real = getattr(dist, name)
-        setattr(dist, name, lambda t, *a, real=real, **k: sent.append(getattr(t, "nbytes", -1)) or real(t, *a, **k))
-model = network()
-optimizer = ZOSGD(model.named_parameters(), 0.1, P=int(sys.argv[4]), two_sided=sys.argv[3] == "two", group=group)
-for _ in range(4):
-    optimizer.step(loss_of(model))
-rank = os.environ.get("RANK", "alone")
-torch.save({"model": model.state_dict(), "sent": sent}, f"{sys.argv[2]}/{rank}.pt")
+folder, rank = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{{folder}}/meeting", rank=int(rank), world_size=2)
+sent, found = [], []
+sending = ("all_", "broad", "send", "isend", "reduce", "gather", "scatter")
+for name in [name for name in dir(dist) if name.startswith(sending)]:
+    real = getattr(dist, name)
+    setattr(dist, name, lambda t, *a, real=real, **k: sent.append(getattr(t, "nbytes", -1)) or real(t, *a, **k))
+for two_sided, P in {settings}:
+    sent.clear()
+    found.append({{"model": four_steps(two_sided, P, dist.group.WORLD), "sent": list(sent)}})
+torch.save(found, f"{{folder}}/{{rank}}.pt")
+dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize(("sides", "P"), [("two", 5), ("one", 1)])
-def test_ranks_that_share_the_directions_equal_one_process_bit_for_bit(tmp_path, sides, P):
-    script = tmp_path / "rank.py"
-    script.write_text(_RANK)
-    arguments = [str(script), str(ROOT / "tests"), str(tmp_path), sides, str(P)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([sys.executable, *arguments], check=True, env=environment)
-    subprocess.run([*torchrun, *arguments], check=True, env=environment, capture_output=True)
-    alone, *ranks = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone", "0", "1"))
-    for rank in ranks:
-        assert all(torch.equal(rank["model"][name], value) for name, value in alone["model"].items())
-        assert rank["sent"] == [8 * P] * 4  # P float64 numbers a step, and nothing else
+def test_ranks_that_share_the_directions_equal_one_process_bit_for_bit(tmp_path):
+    settings = [(True, 5), (False, 1)]
+    functions = "\n".join(inspect.getsource(function) for function in (network, batch, loss_of, four_steps))
+    script = _RANK.format(functions=functions, settings=settings)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), rank], env=environment) for rank in ("0", "1")
+    ]
+    assert [rank.wait(PATIENCE) for rank in ranks] == [0, 0]
+    for rank in ("0", "1"):
+        for (two_sided, P), found in zip(settings, torch.load(tmp_path / f"{rank}.pt", weights_only=True), strict=True):
+            alone = four_steps(two_sided, P)
+            assert all(torch.equal(found["model"][name], value) for name, value in alone.items())
+            assert found["sent"] == [8 * P] * 4  # P float64 numbers a step, and nothing else
 
 
 @pytest.mark.parametrize("two_sided", [True, False])

@@ -6,6 +6,7 @@ from zonb.press.book import Book
 
 
 def test_editing_a_helper_reruns_exactly_the_chapters_that_import_it(book):
+    book.own_package()
     book.write("01-claims", "from zonb.claims import report")
     book.write("02-plain", "x = 1")
     book.write("03-plots", "import zonb.plots")
@@ -20,7 +21,8 @@ def test_editing_a_helper_reruns_exactly_the_chapters_that_import_it(book):
 @pytest.fixture
 def keys(book, monkeypatch):
     """The keys of three chapters of a small book, with its own copy of the package."""
-    monkeypatch.setattr(chapters, "PACKAGE", book.root / "zonb")
+    book.own_package()
+    monkeypatch.setattr(chapters, "PACKAGE", book.package)
     book.write("01-directions", "from zonb import directions\n\n\ndef one():\n    return 1")
     book.write("02-theory", "from zonb.theory import error_law")
     book.write("03-plain", CLAIM.format(1.1))
@@ -133,6 +135,7 @@ def test_other_versions_of_the_packages_make_another_run(book):
 
 
 def test_relative_imports_are_followed(book):
+    book.own_package()
     (book.root / "zonb" / "helper.py").write_text("x = 1\n")
     (book.root / "zonb" / "upper.py").write_text("from .helper import x\n")
     book.write("01-a", "from zonb.upper import x\nprint('helper', x)")
@@ -208,12 +211,17 @@ def test_a_choice_with_dots_takes_any_text():
 )
 def test_bad_parameters_are_refused_before_a_kernel_starts(book, given, complaint):
     book.write("01-a", parameters=PARAMETERS)
-    done = book.zonb("run", "01", "-p", given, PYTHONPROFILEIMPORTTIME="1")
+    done = book.zonb("run", "01", "-p", given)
     assert done.returncode == 2 and complaint in done.stderr
-    assert not {"papermill", "torch"} & imported(done)
     for row in ("n          3        [1, 9]  size", "rate       0.5      (0, 1]  rate", "{a, b}  law"):
         assert row in done.stderr
     assert book.executed() == []
+
+
+def test_a_refusal_loads_nothing_that_executes(book):
+    book.write("01-a", parameters=PARAMETERS)
+    done = book.apart("run", "01", "-p", "n=10", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 2 and not {"papermill", "torch"} & imported(done)
 
 
 def test_good_parameters_reach_the_notebook_and_its_key(book):

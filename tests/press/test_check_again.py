@@ -1,12 +1,12 @@
 import re
+import runpy
 
-from conftest import CLAIM, ENTRY
-
-from zonb.press import chapters
+from conftest import CLAIM, ENTRY, ROOT
 
 
 def again(book, *arguments):
-    return book.zonb("--seed", "7", *arguments, program=[str(chapters.PACKAGE.parent / "tools" / "check_again.py")])
+    tool = str(ROOT / "tools" / "check_again.py")
+    return book.within(lambda: runpy.run_path(tool, run_name="__main__"), "--seed", "7", *arguments)
 
 
 MEASURED = "from zonb.claims import claim\nclaim('{0}', {1}, 1.5, tol=0.6, rejects={{'far': 9}})"

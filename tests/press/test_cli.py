@@ -37,11 +37,11 @@ def test_contradictory_requests_are_refused(book, arguments, complaint):
     assert book.executed() == []
 
 
-@pytest.mark.parametrize("name", ["01", "1", "01-a", "notebooks/01-a.md"])
-def test_a_chapter_goes_by_its_number_its_name_and_its_file(book, name):
+def test_a_chapter_goes_by_its_number_its_name_and_its_file(book):
     book.write("01-a")
     book.write("11-b")
-    assert book.zonb("run", name).returncode == 0
+    for name in ("01", "1", "01-a", "notebooks/01-a.md"):
+        assert book.zonb("run", name).returncode == 0, name
     assert book.executed() == ["01-a"]
 
 
