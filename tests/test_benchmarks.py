@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT, linux_only
 
 from zonb.press import end_matter
+from zonb.press.book import Book
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import entk
@@ -92,7 +93,7 @@ def test_ways_to_the_losses_agree_and_the_images_are_the_papers():
 
 def test_published_tables_are_those_that_the_page_shows():
     assert {path.stem for path in PUBLISHED.glob("*.json")} == set(end_matter.BENCHMARKS)
-    text = end_matter.benchmarks_page(PUBLISHED)
+    text = end_matter.render(Book(ROOT), "benchmarks", benchmarks=end_matter.benchmarks(PUBLISHED))
     for name in end_matter.BENCHMARKS:
         found = json.loads((PUBLISHED / f"{name}.json").read_text())
         assert f"## {found['title']}" in text and found["date"] in text

@@ -49,6 +49,7 @@ def test_a_typed_measurement_is_reported(sentence):
         "````{solution-start} ex-a\n:class: dropdown\n````\n\n```{code-cell}\nx = 0.07\n```",
         'Of 3,000 digits, read [here](https://example.org/1.5 "x") in version 2.4.6.',
         "$$\nb_2\\approx0.6148\n$$ (eq-b)",
+        "{% if size > 0.07 %}\nA row: {{ 12.5 | code }}.{# 0.07 #}\n{% endif %}",
     ],
 )
 def test_glue_formulas_code_and_references_are_no_measurements(sentence):
@@ -117,3 +118,12 @@ def test_right_words_are_left_alone(sentence):
 def test_the_book_has_nothing_to_report(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert LINT["main"]() == 0, capsys.readouterr().out
+
+
+def test_templates_are_prose_too(tmp_path, monkeypatch, capsys):
+    for name in ("book/errata.yml", "tools/00-template.md", "book/pages/page.md.j2"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{% if rows %}\nAn error of 0.07.\n" if name.endswith("j2") else "")
+    monkeypatch.chdir(tmp_path)
+    LINT["main"]()
+    assert "book/pages/page.md.j2:2: '0.07' is typed" in capsys.readouterr().out

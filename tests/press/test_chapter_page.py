@@ -33,8 +33,10 @@ def test_a_page_shows_present_comments_and_the_outputs_of_the_run(book):
     page = chapter_page.chapter_page(found, item, {"one": {**ROW, "name": "Now named so"}}, {})
     cell = next(cell for cell in page.cells if "x = 1" in cell.source)
     assert "a new comment" in cell.source and "old" not in cell.source and cell.outputs[0].text == "x is 1\n"
-    (line,) = next(cell.outputs for cell in page.cells if "claim(" in cell.source)
-    assert "Now named so" in line.data["text/html"] and MIME not in line.data
+    outputs = [output for cell in page.cells for output in cell.get("outputs", []) if "data" in output]
+    assert not any(MIME in output.data for output in outputs)
+    (line,) = [output.data["text/html"] for output in outputs if "text/html" in output.data]
+    assert "Now named so" in line and "1.25 ± 0.1 for 1" in line
 
 
 def test_a_claim_is_one_line_with_a_mark_its_numbers_a_link_and_a_fold():
@@ -45,9 +47,9 @@ def test_a_claim_is_one_line_with_a_mark_its_numbers_a_link_and_a_fold():
     fold = line.details.extract()
     said = " ".join(line.get_text().split())
     assert said == r"✓ Size of \(A<B\): 1.02 ± 0.03 for 1.01 (mean and spread of 20) ledger"
-    assert line.a["href"] == "../book/ledger.html#one" and line.select_one(".mark")["aria-label"] == "holds"
+    assert line.a["href"] == "../book/ledger.html#one" and line.select_one(".zonb-mark")["aria-label"] == "holds"
     assert [text.get_text() for text in fold.select("p")] == [
-        "1.25 ± 0.1 for 1, the worst of 20.",
+        "Furthest off: 1.25 ± 0.1 for 1, the worst of 20.",
         "Rejected: two (2).",
         "A formula off by more than 75 % would have been rejected.",
     ]

@@ -80,15 +80,18 @@ def claim_line(row: Mapping[str, Any]) -> dict[str, str]:
     """A claim as a cell's output: a mark, its name, its numbers and the way to its row; folded, what else was seen."""
     mark = _MARKS.get(row["kind"], "✓")
     said = ledger.verdict(row) if row["kind"] == "refuted" else ledger.numbers(row)
-    details = [ledger.worst(row), f"Rejected: {ledger.rejected(row)}", ledger.power(row)]
+    details = [f"Furthest off: {ledger.worst(row)}"] * (ledger.worst(row) != said)
+    details += [f"Rejected: {ledger.rejected(row)}", ledger.power(row)]
     more = "".join(f"<p>{inline(text[0].upper() + text[1:])}.</p>" for text in details)
     line = (
-        f'<div class="zonb-claim"><span class="mark" role="img" aria-label="{row["kind"]}" title="{row["kind"]}">{mark}'
-        f"</span> <strong>{inline(row['name'])}</strong>: {inline(said)} "
-        f'<a href="../book/ledger.html#{row["id"]}">ledger</a>'
-        f"<details><summary>more</summary>{more}</details></div>"
+        f'<span class="zonb-mark" role="img" aria-label="{row["kind"]}" title="{row["kind"]}">{mark}</span> '
+        f"<strong>{inline(row['name'])}</strong>: {inline(said)} "
+        f'<a href="../book/ledger.html#{row["id"]}">ledger</a><details><summary>more</summary>{more}</details>'
     )
-    return {"text/html": line, "text/plain": f"{mark} {row['name']}: {said} [{row['id']}]"}
+    return {
+        "text/html": f'<div class="zonb-claim">{line}</div>',
+        "text/plain": f"{mark} {row['name']}: {said} [{row['id']}]",
+    }
 
 
 def fold_name(cell: Mapping[str, Any]) -> str:
