@@ -1,4 +1,4 @@
-# book: the executed site in _build/html.  test: unit tests and doctests.  lint: format, style and wording.
+# book: the executed site in _build/html.  test: unit tests and doctests, on all cores.  lint: format, style, wording.
 # site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
 # zip: that site as one file, _build/zonb-book.zip, the same for the same site.
 # again: all chapters executed again, in a random order, as they ran and on other threads, against what is stored.

@@ -166,9 +166,9 @@ def test_relative_error_broadcasts_over_draws():
 
 
 def test_misuse_is_refused_by_name():
-    with pytest.raises(ValueError, match="same d"):
+    with pytest.raises(ValueError, match=r"expected \(\.\.\., V, d\) twice"):
         K.entk(J_o, J_u[:, 1:])
-    with pytest.raises(ValueError, match=r"need \(P, 8\)"):
+    with pytest.raises(ValueError, match=r"expected \(P, 8\)"):
         K.projected_entk(J_o, J_u, torch.zeros(8))
     with pytest.raises(ValueError, match="must increase"):
         K.prefix_kernels(torch.zeros(4, V), torch.zeros(4, V), [2, 1])

@@ -118,7 +118,7 @@ def losses(X: torch.Tensor, y: torch.Tensor, path: Iterable[torch.Tensor]) -> to
     Returns:
         (T, n) for T sets of parameters.
 
-    >>> losses(torch.eye(2), torch.zeros(2), [torch.ones(1, 2)])
+    >>> losses(torch.eye(2), torch.zeros(2), [torch.ones(1, 2, dtype=torch.float64)])
     tensor([[0.5000]], dtype=torch.float64)
     """
     X, y = X.double(), y.double()

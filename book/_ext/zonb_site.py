@@ -8,8 +8,6 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from zonb.plots import INK
-
 _COLAB = "colab"  # the branch in which a published book keeps the notebooks of its download buttons
 _FEW = 3  # columns of a table that tell what they are without a head
 _PHONE = 720  # pixels; a wider figure, shrunk to a phone, would be too small to read
@@ -22,6 +20,8 @@ def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         path = Path(app.srcdir) / image["uri"].lstrip("/")
         if path.suffix != ".svg" or not path.is_file():
             continue
+        from zonb.plots import INK  # with all that draws, which a site without figures does not need
+
         svg = path.read_text(encoding="utf-8")
         svg = svg[svg.index("<svg") :]
         # Equal pictures get equal ids, and two figures of a page must not share one.

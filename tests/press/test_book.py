@@ -44,6 +44,7 @@ def test_mistakes_in_a_profile_are_named(book, text):
 
 
 def test_the_package_of_another_book_is_refused(book):
+    book.own_package()
     book.write("01-a")
     command = [str(Path(sys.executable).parent / "zonb"), "list"]
     done = subprocess.run(command, cwd=book.root, capture_output=True, text=True)
