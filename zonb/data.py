@@ -22,8 +22,17 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["EMBEDDED", "TRACKED", "DataError", "Dataset", "Reviews", "binary", "checksums", "files_read"]
-__all__ += ["first_digits", "folder", "grey_8x8", "load", "mnist_inputs", "reviews", "sha256"]
-__all__ += ["tracked_reviews", "verify"]
+__all__ += [
+    "first_digits",
+    "folder",
+    "grey_8x8",
+    "load",
+    "mnist_inputs",
+    "reviews",
+    "sha256",
+    "tracked_reviews",
+    "verify",
+]
 
 EMBEDDED = Path(__file__).parent / "_data"
 _SOURCES = ("embedded", "full")
