@@ -1,11 +1,12 @@
 """Run the chapters with faults planted in the package, and tell which claim or assertion stops each.
 
-Usage: python tools/plant_faults.py [--fault NAME ...] [--chapter NN ...] [--workers N] [--publish]
+Usage: python tools/plant_faults.py [--fault NAME ...] [--chapter NN ...] [--workers N] [--minutes M] [--publish]
 
 A fault (``tools/faults.yml``) is an edit of a line or two in a copy of the package; it runs through the chapters that
 use what it breaks. A claim or a cell that fails is noted and the chapter goes on, so that all that stops a fault is
 known. Outcomes are kept in ``_build/faults`` under a key of chapter and fault: nothing runs twice, and an interrupted
-run goes on. ``--publish`` writes ``book/records/faults.json``, from which the book's page of planted faults is made.
+run goes on; what has not run yet is named. ``--publish`` writes ``book/records/faults.json``, from which the book's
+page of planted faults is made.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,14 +87,17 @@ def main(options: argparse.Namespace) -> int:
     if unknown := set(options.fault or ()) - {fault.name for fault in faults}:
         sys.exit(f"no fault {', '.join(map(repr, unknown))}; choose one of {', '.join(fault.name for fault in faults)}")
     faults = [fault for fault in faults if not options.fault or fault.name in options.fault]
-    jobs = [
+    jobs = [  # faults that few chapters use first
         (fault, run, kept / fault.folder / f"{run.chapter.slug}-{digest(fault, run)}.json")
         for fault in faults
         for run in book.runs
         if re.search(fault.used, "\n".join(run.chapter.code))
         and (not options.chapter or run.chapter.slug[:2] in options.chapter)
     ]
+    users = Counter(fault.name for fault, _, _ in jobs)
+    jobs.sort(key=lambda job: users[job[0].name])
     waiting = [job for job in jobs if not job[2].exists()]
+    deadline = time.monotonic() + 60 * options.minutes
     for fault in {fault.name: fault for fault, _, _ in waiting}.values():
         fault.plant(PACKAGE, kept / fault.folder)
     if book.cache.is_dir():
@@ -100,17 +107,20 @@ def main(options: argparse.Namespace) -> int:
         tqdm(total=len(waiting), unit="run", desc="planting", disable=None) as bar,
     ):
         running = {
-            pool.submit(stopped_by, kept / fault.folder, run.chapter.path, kept / "cache"): path
+            pool.submit(stopped_by, kept / fault.folder, run.chapter.path, kept / "cache", deadline): path
             for fault, run, path in waiting
         }
         for done in futures.as_completed(running):
-            write_atomic(running[done], json.dumps(done.result()))
+            if done.result() is not None:
+                write_atomic(running[done], json.dumps(done.result()))
             bar.update()
-    table = tabulate([(fault, run, json.loads(path.read_text())) for fault, run, path in jobs])
+    table = tabulate(
+        [(fault, run, json.loads(path.read_text()) if path.exists() else None) for fault, run, path in jobs]
+    )
     show(table)
     if options.publish:
         write_atomic(book.faults, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-    return any(not any(row["stopped"].values()) for row in table["faults"])
+    return any(not any(row["stopped"].values()) and not row["waiting"] for row in table["faults"])
 
 
 def digest(fault: Fault, run: Any) -> str:
@@ -118,8 +128,10 @@ def digest(fault: Fault, run: Any) -> str:
     return hashlib.sha256(json.dumps([run.key, fault.old, fault.new]).encode()).hexdigest()[:16]
 
 
-def stopped_by(folder: Path, chapter: Path, cache: Path) -> list[str]:
-    """What stops a chapter that runs on the package in ``folder``: ids of claims, and the first cell that fails."""
+def stopped_by(folder: Path, chapter: Path, cache: Path, deadline: float) -> list[str] | None:
+    """What stops a chapter on the package in ``folder``: ids of claims, and the first cell that fails; None if late."""
+    if time.monotonic() > deadline:
+        return None
     environment = os.environ | {"ZONB_CACHE": str(cache), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     command = [sys.executable, __file__, "--run", str(folder), str(chapter)]
     try:
@@ -167,17 +179,20 @@ def errors(cells: Sequence[Any], namespace: dict[str, Any]) -> Iterator[tuple[in
             yield number, error
 
 
-def tabulate(found: Sequence[tuple[Fault, Any, list[str]]]) -> dict[str, Any]:
-    """Each fault with what stops it in each chapter, and the claims that stop none."""
+def tabulate(found: Sequence[tuple[Fault, Any, list[str] | None]]) -> dict[str, Any]:
+    """Each fault with what stops it in each chapter, the chapters it waits for, and the claims that stop none."""
     rows: dict[str, dict[str, Any]] = {}
     for fault, run, stopped in found:
-        row = rows.setdefault(fault.name, {"name": fault.name, "module": fault.module, "stopped": {}})
-        row["stopped"][run.chapter.slug] = stopped
+        row = rows.setdefault(fault.name, {"name": fault.name, "module": fault.module, "stopped": {}, "waiting": []})
+        if stopped is None:
+            row["waiting"].append(run.chapter.slug)
+        else:
+            row["stopped"][run.chapter.slug] = stopped
     runs = {run.chapter.slug: run for _, run, _ in found}
     claims = [
         id for run in runs.values() for id in re.findall(r"\bclaim\(\s*\"([^\"]+)\"", "\n".join(run.chapter.code))
     ]
-    stopping = {name for _, _, stopped in found for name in stopped}
+    stopping = {name for _, _, stopped in found for name in stopped or []}
     return {"faults": list(rows.values()), "idle": [id for id in claims if id not in stopping]}
 
 
@@ -185,7 +200,8 @@ def show(table: dict[str, Any]) -> None:
     """Print the table."""
     for row in table["faults"]:
         stops = [f"{slug[:2]}: {', '.join(stopped)}" for slug, stopped in row["stopped"].items() if stopped]
-        print(f"{row['name']} (zonb.{row['module']}): {'; '.join(stops) or 'NOTHING STOPS IT'}")
+        nothing = "not run yet" if row["waiting"] else "NOTHING STOPS IT"
+        print(f"{row['name']} (zonb.{row['module']}): {'; '.join(stops) or nothing}")
     print("claims that stop no fault:", ", ".join(table["idle"]) or "none")
 
 
@@ -197,5 +213,6 @@ if __name__ == "__main__":
     parser.add_argument("--fault", action="append", help="the name of a fault; all if none")
     parser.add_argument("--chapter", action="append", help="a number, such as 01; all that use the fault if none")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="chapters at a time")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further chapter begins")
     parser.add_argument("--publish", action="store_true", help="write book/records/faults.json")
     sys.exit(main(parser.parse_args()))

@@ -1,10 +1,10 @@
-// On paper a page is light, and its proofs and solutions are open; afterwards all is as it was.
+// On paper a page is light, and its proofs, solutions and folded figures are open; afterwards all is as it was.
 (() => {
   let opened = [], theme;
   addEventListener("beforeprint", () => {
     theme = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
-    opened = [...document.querySelectorAll("details.sd-dropdown:not([open])")];
+    opened = [...document.querySelectorAll("details.sd-dropdown:not([open]), .tag_hide-cell > details:not([open])")];
     opened.forEach((details) => { details.open = true; });
   });
   addEventListener("afterprint", () => {

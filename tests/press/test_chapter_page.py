@@ -75,6 +75,7 @@ def test_a_folded_cell_is_named_after_what_it_does(source, name):
     figure = {"mystnb": {"figure": {"name": "fig-a"}}}
     plain = name if name == "Check" else "Plot"
     assert chapter_page.fold_name({"source": source, "metadata": figure}) == plain
+    assert chapter_page.fold_name({"source": source, "metadata": {**figure, "tags": ["hide-cell"]}}) == "Figure"
 
 
 def test_a_chapter_names_its_neighbours_and_its_time(site):

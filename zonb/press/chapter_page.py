@@ -62,11 +62,12 @@ def chapter_page(
             for output in cell.outputs:
                 if record := output.get("data", {}).get(MIME):
                     output.data = claim_line(rows[record["id"]])
-            if "hide-input" in cell.metadata.get("tags", []):
+            tags = cell.metadata.get("tags", [])
+            if "hide-input" in tags or "hide-cell" in tags:
                 name = fold_name(cell)
                 prompts = {"code_prompt_show": name, "code_prompt_hide": name}
                 cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), **prompts}
-            if "parameters" in cell.metadata.get("tags", []):
+            if "parameters" in tags:
                 cells += injected
     facts = executed.metadata["zonb"]
     about = about_box(item.chapter, book.chapters, facts)
@@ -95,7 +96,9 @@ def claim_line(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fold_name(cell: Mapping[str, Any]) -> str:
-    """What a folded cell does, in a word: Check, Plot, Imports, Data or Computation."""
+    """What a folded cell does, in a word: Check, Plot, Imports, Data or Computation; Figure if its output is folded."""
+    if "hide-cell" in cell["metadata"].get("tags", []):
+        return "Figure"
     tree = ast.parse(cell["source"])
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     named = {function.id for function in calls if isinstance(function, ast.Name)}

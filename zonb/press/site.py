@@ -156,12 +156,15 @@ def symbol_cards(notation: Mapping[str, Any]) -> str:
 def glued(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Prose with the ledger's numbers: ``{ledger}`name:format``` is what a claim measured, or a count of claims.
 
+    Of several comparisons ``name`` is the worst and ``name.mean`` the mean.
+
     Raises:
         RunnerError: there is no such claim.
     """
     kinds = Counter(row["kind"] for row in rows)
     numbers = {"claims": len(rows), "refuted": kinds["refuted"], "corrected": kinds["holds with correction"]}
     numbers |= {row["id"]: row["measured"] for row in rows}
+    numbers |= {f"{row['id']}.mean": row["mean"][0] for row in rows}
 
     def number(role: re.Match[str]) -> str:
         if role[1] not in numbers:
