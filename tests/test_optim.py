@@ -771,19 +771,18 @@ else:
     model, x = torch.nn.Linear(64, 2**15), torch.ones(1000, 64)
 closure = lambda: model(x).sum()
 optimizer = ZOSGD(model.named_parameters(), 1e-3)
-optimizer.step(closure)  # compiles, and lets the allocator settle
+work = {
+    "inference": torch.no_grad()(closure),
+    "zo": lambda: optimizer.step(closure),
+    "whole": lambda: optimizer.step(torch.enable_grad()(closure)),
+    "backward": lambda: closure().backward(),
+}
 for how in ways:
+    if how != "backward":  # whose gradients would stay
+        work[how]()  # compiles, and lets the allocator settle
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = peak()
-    if how == "inference":
-        with torch.no_grad():
-            closure()
-    elif how == "zo":
-        optimizer.step(closure)
-    elif how == "whole":
-        optimizer.step(torch.enable_grad()(closure))
-    else:
-        closure().backward()
+    work[how]()
     print(peak() - before)
 """
 
