@@ -14,7 +14,8 @@ from torch import nn
 from torch.func import functional_call, jvp, vmap
 from torch.nn.utils import parameters_to_vector
 
-from zonb import cli, data, language, models, tangents
+from zonb import data, language, models, tangents
+from zonb.press import cli
 
 TEXTS = ["dull .", "a big , gorgeous , sprawling swashbuckler", "so unremittingly awful that it hurts"]
 

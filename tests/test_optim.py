@@ -211,6 +211,7 @@ def test_groups_have_their_own_rate_and_decay_and_schedulers_change_it():
 @pytest.mark.parametrize("shape", [(3, 5, 24), (7, 24), (24,), (0, 24)], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("two_sided", [True, False])
+@pytest.mark.filterwarnings("ignore:two losses differ")
 def test_a_layer_taken_by_rows_equals_the_whole(monkeypatch, shape, bias, two_sided):
     monkeypatch.setattr(perturbed, "_SMALL", 0)
     monkeypatch.setattr(perturbed, "_ROWS", 3 * 1024)  # 128 of 500 rows
@@ -233,6 +234,7 @@ def test_a_layer_taken_by_rows_equals_the_whole(monkeypatch, shape, bias, two_si
     assert x.numel() == 0 or not torch.allclose(seen["by rows"][-1], layer(x))  # they are moved
 
 
+@pytest.mark.filterwarnings("ignore:two losses differ")
 def test_layers_by_rows_take_and_refuse_what_torch_does(monkeypatch):
     monkeypatch.setattr(perturbed, "_SMALL", 0)
     monkeypatch.setattr(perturbed, "_ROWS", 3 * 1024)
@@ -302,6 +304,7 @@ def test_parameters_that_share_memory_take_turns(set_threads):
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.filterwarnings("ignore:two losses differ")
 def test_a_parameter_that_a_layer_is_given_as_input_moves_too():
     x, w = (torch.linspace(-1, 1, n, dtype=torch.float64).view(-1, 6).requires_grad_() for n in (12, 30))
     seen = []
@@ -415,6 +418,7 @@ def test_the_readme_example_trains():
     assert scope["optimizer"].steps == 100 and scope["loss"] < 0.9 * start
 
 
+@pytest.mark.filterwarnings("ignore:the closure read")
 def test_a_group_added_later_leaves_the_directions_of_the_others():
     results = []
     for later in (False, True):
@@ -649,6 +653,7 @@ def test_any_module_sees_the_perturbed_parameters(name):
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.filterwarnings("ignore:two losses differ")
 def test_traps_of_low_precision_are_named():
     x, y = batch()
     model = network().to(torch.bfloat16)

@@ -340,7 +340,11 @@ def test_the_bound_on_the_stable_step_is_met_by_equal_eigenvalues():
 def test_the_stable_step_is_the_root_that_bisection_finds(P):
     generator = D.generator(13)
     spectra = [torch.ones(5), torch.tensor([1.0]), torch.tensor([1.0, 1 - 1e-15, 1e-9]), 1 / torch.arange(1, 41) ** 2]
-    spectra += [torch.ones(3000), torch.tensor([3e200, 1e200]), torch.rand(30, generator=generator) ** 4]
+    spectra += [
+        torch.ones(3000),
+        torch.tensor([3e200, 1e200], dtype=torch.float64),
+        torch.rand(30, generator=generator) ** 4,
+    ]
     for values in spectra:
         values = values.double()
         kernel = len(values) * torch.diag(values)
