@@ -6,7 +6,7 @@ A fault (``tools/faults.yml``) is an edit of a line or two in a copy of the pack
 use what it breaks. A claim or a cell that fails is noted and the chapter goes on, so that all that stops a fault is
 known. Outcomes are kept in ``_build/faults`` under a key of chapter and fault: nothing runs twice, and an interrupted
 run goes on; what has not run yet is named. ``--publish`` writes ``book/records/faults.json``, from which the book's
-page of planted faults is made.
+page of planted faults is made, and from which another machine goes on.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ def main(options: argparse.Namespace) -> int:
         if re.search(fault.used, "\n".join(run.chapter.code))
         and (not options.chapter or run.chapter.slug[:2] in options.chapter)
     ]
+    published = json.loads(book.faults.read_text()) if book.faults.is_file() else {"faults": []}
+    known = {key: row["stopped"][slug] for row in published["faults"] for slug, key in row["keys"].items()}
+    for fault, run, path in jobs:
+        if not path.exists() and digest(fault, run) in known:
+            write_atomic(path, json.dumps(known[digest(fault, run)]))
     users = Counter(fault.name for fault, _, _ in jobs)
     jobs.sort(key=lambda job: users[job[0].name])
     waiting = [job for job in jobs if not job[2].exists()]
@@ -183,11 +188,13 @@ def tabulate(found: Sequence[tuple[Fault, Any, list[str] | None]]) -> dict[str, 
     """Each fault with what stops it in each chapter, the chapters it waits for, and the claims that stop none."""
     rows: dict[str, dict[str, Any]] = {}
     for fault, run, stopped in found:
-        row = rows.setdefault(fault.name, {"name": fault.name, "module": fault.module, "stopped": {}, "waiting": []})
+        row = rows.setdefault(
+            fault.name, {"name": fault.name, "module": fault.module, "stopped": {}, "waiting": [], "keys": {}}
+        )
         if stopped is None:
             row["waiting"].append(run.chapter.slug)
         else:
-            row["stopped"][run.chapter.slug] = stopped
+            row["stopped"][run.chapter.slug], row["keys"][run.chapter.slug] = stopped, digest(fault, run)
     runs = {run.chapter.slug: run for _, run, _ in found}
     claims = [
         id for run in runs.values() for id in re.findall(r"\bclaim\(\s*\"([^\"]+)\"", "\n".join(run.chapter.code))
