@@ -21,6 +21,7 @@ PLAIN = tuple(
         "bibliography",
         "extend",
         "explore",
+        "faults",
         "map",
         "reproducibility",
         "rerun",
