@@ -113,11 +113,12 @@ def test_incomplete_claims_are_refused(given, complaint):
 
 def displayed(measured, expected, **given):
     """The record that a notebook would keep."""
-    shell = InteractiveShell.instance()
-    with capture_output() as captured:
-        check(measured, expected, **given)
-    InteractiveShell.clear_instance()
-    del shell
+    InteractiveShell.instance()
+    try:
+        with capture_output() as captured:
+            check(measured, expected, **given)
+    finally:
+        InteractiveShell.clear_instance()
     (record,) = [output.data[MIME] for output in captured.outputs if MIME in output.data]
     return record
 

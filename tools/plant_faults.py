@@ -81,6 +81,8 @@ def main(options: argparse.Namespace) -> int:
     from zonb.press.book import Book, write_atomic
     from zonb.press.chapters import PACKAGE
 
+    if options.publish and (options.fault or options.chapter):
+        sys.exit("--publish is of all faults and chapters: leave out --fault and --chapter")
     book = Book.find(Path.cwd())
     kept = book.build / "faults"
     faults = [Fault(**entry) for entry in yaml.safe_load((book.root / FAULTS).read_text())]
