@@ -1,5 +1,5 @@
 # book: the executed site in _build/html.  test: unit tests and doctests, on all cores.  lint: format, style, wording.
-# site-test: the built site in a headless Chromium.  lock: requirements.txt from pyproject.toml.
+# site-test: the built site in a headless Chromium, on all cores.  lock: requirements.txt from pyproject.toml.
 # zip: that site as one file, _build/zonb-book.zip, the same for the same site.
 # again: all chapters executed again, in a random order, as they ran and on other threads, against what is stored.
 # faults: chapters with faults planted in the package; which claim stops each (an hour or two; it goes on where it stopped).
@@ -8,6 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PARALLEL := --numprocesses logical --dist worksteal
 
 .PHONY: again bench faults book test lint format site-test zip lock clean
 
@@ -15,7 +16,7 @@ book: $(READY)
 	$(BIN)/zonb book
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -30,7 +31,7 @@ format: $(READY)
 	$(BIN)/python tools/format_notebooks.py
 
 site-test: $(READY)
-	$(BIN)/python -m pytest tests/site
+	$(BIN)/python -m pytest $(PARALLEL) tests/site
 
 zip: book
 	$(BIN)/python tools/zip_site.py _build/html _build/zonb-book.zip

@@ -10,7 +10,7 @@ from sphinx.environment import BuildEnvironment
 
 _COLAB = "colab"  # the branch in which a published book keeps the notebooks of its download buttons
 _FEW = 3  # columns of a table that tell what they are without a head
-_PHONE = 720  # pixels; a wider figure, shrunk to a phone, would be too small to read
+_PHONE = 680  # pixels; a wider figure, shrunk to a phone, would be too small to read
 
 
 def _inline(app: Sphinx, doctree: nodes.document, docname: str) -> None:
