@@ -98,7 +98,7 @@ def test_every_parameter_is_used(chapter):
 def test_every_figure_has_a_name_a_caption_and_alt_text(chapter):
     figures = 0
     for cell in code_of(chapter):
-        if re.search(r"^(figure|ax|figure, axes) = ", cell.source, re.MULTILINE):
+        if re.search(r"^(figure|ax|figure, .+) = ", cell.source, re.MULTILINE):
             figures += 1
             nb = cell.metadata["mystnb"]
             assert nb["figure"]["name"].startswith("fig-") and len(nb["figure"]["caption"]) > 40
