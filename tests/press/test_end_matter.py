@@ -19,6 +19,8 @@ def test_notation_feeds_the_page_and_the_macros():
     own = {"tex": "t", "meaning": "m", "A": "in A", "B": "in B", "code": "c", "shape": "s"}
     cells = end_matter.render(BOOK, "notation", introduction="", symbols=[own])
     assert re.findall(r"- (\S.*)", cells)[-6:] == ["$t$", "m", "in A", "in B", "`c`", "s"]
+    cells = end_matter.render(BOOK, "notation", introduction="", symbols=[{**own, "chapters": [1, 13]}])
+    assert "  - m<br>chapters 1, 13\n" in cells
     text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
     for macro in notation["macros"]:
         assert f"\\{macro}" in text + page, macro

@@ -90,10 +90,10 @@ def _complaints(entry: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterator
             yield f"it has no {field!r}, {meaning}"
     if odd := sorted(entry.keys() - _ERRATUM.keys() - {"proof", "evidence", "claims"}):
         yield f"an entry has no {odd[0]!r}"
-    kind, claims = entry["kind"], entry.get("claims")
+    kind, claims = entry["kind"], entry.get("claims") or []
     if kind not in ERRATA:
         yield f"the kind {kind!r} must be one of {', '.join(ERRATA)}"
-    if not claims and not (claims == [] and kind == "slip" and entry.get("evidence")):
+    if not claims and not (kind == "slip" and entry.get("evidence") and entry.get("claims") == []):
         yield "it names no check in 'claims'; [] is for a slip that has 'evidence'"
     if absent := [id for id in claims if id not in checks]:
         yield f"the ledger has no claim {absent[0]}"
