@@ -82,6 +82,8 @@ REFUTED = {**ENTRY, "kind": "refuted", "says": "2", "paper": "two"}
 ROW = {**ENTRY, "id": "one", "chapter": "01-a", "relation": "==", "measured": 1.25, "expected": 1.0, "sem": 0.1}
 ROW |= {"tolerance": 0.5, "comparisons": 1, "mean": [1.25, 1.0], "spread": None, "power": {"relative": 0.75}}
 ROW |= {"rejects": {"two": 2.0}, "against": {"two": 1.25}}
+ERRATUM = {"where": "Eq. 1", "quote": "It is two.", "reading": "About two.", "wrong": "It is one."}
+ERRATUM |= {"kind": "false", "claims": ["one"]}
 
 
 class Here(futures.Executor):
@@ -249,8 +251,7 @@ def site(told):
     (book.root / "book" / "intro.md").write_text(
         "# Introduction\n\nSee {cite:t}`li2026zo` and {cite:t}`zhang2026nzk`.\n"
     )
-    entry = {"where": "Eq. 1", "says": "It is two.", "wrong": "It is one.", "chapter": "01-a", "claims": ["one"]}
-    (book.root / "book" / "errata.yml").write_text(yaml.safe_dump({"A": [entry]}))
+    (book.root / "book" / "errata.yml").write_text(yaml.safe_dump({"A": [ERRATUM]}))
     book.word(one=REFUTED)
     book.write("01-a", CLAIM.format(1.1), prose="The value is {glue:text}`one:.2f`.")
     return book

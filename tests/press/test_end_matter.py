@@ -2,7 +2,7 @@ import re
 
 import pytest
 import yaml
-from conftest import ENTRY, REFUTED, ROOT, ROW
+from conftest import ENTRY, ERRATUM, REFUTED, ROOT, ROW
 
 from zonb.press import end_matter
 from zonb.press.book import Book, RunnerError
@@ -19,6 +19,8 @@ def test_notation_feeds_the_page_and_the_macros():
     own = {"tex": "t", "meaning": "m", "A": "in A", "B": "in B", "code": "c", "shape": "s"}
     cells = end_matter.render(BOOK, "notation", introduction="", symbols=[own])
     assert re.findall(r"- (\S.*)", cells)[-6:] == ["$t$", "m", "in A", "in B", "`c`", "s"]
+    cells = end_matter.render(BOOK, "notation", introduction="", symbols=[{**own, "chapters": [1, 13]}])
+    assert "  - m<br>chapters 1, 13\n" in cells
     text = " ".join(path.read_text() for path in (ROOT / "notebooks").glob("*.md"))
     for macro in notation["macros"]:
         assert f"\\{macro}" in text + page, macro
@@ -28,21 +30,59 @@ def errata_page(entries, rows):
     return end_matter.render(BOOK, "errata", papers=end_matter.errata(entries, rows))
 
 
-def test_an_erratum_says_what_is_wrong_and_links_its_checks():
-    entry = {"where": "Eq. 10", "says": "Two.", "wrong": "One.", "proof": "thm-one", "claims": ["one"]}
-    page = errata_page({"A": [entry], "B": []}, [WRONG, {**ROW, "id": "right"}])
+RIGHT = {**ROW, "id": "right"}
+CORRECTED = {**ROW, "id": "corrected", "kind": "holds with correction"}
+CITATION = {**ERRATUM, "kind": "slip", "claims": [], "evidence": "The volume is of 1992."}
+
+
+def test_an_erratum_quotes_reads_and_mends_and_links_its_checks():
+    page = errata_page({"A": [{**ERRATUM, "proof": "thm-one"}], "B": []}, [WRONG, RIGHT])
     first, second = page.split("## Paper B")
-    for text in ("Two.", "One.", "**refuted**", "{prf:ref}`thm-one`", "/notebooks/01-a", "ledger.html#one"):
+    parts = ("“It is two.”", "About two.", "It is one.", "**false**", "{prf:ref}`thm-one`", "/notebooks/01-a")
+    for text in (*parts, "ledger.html#one"):
         assert text in first and text not in second, text
-    assert "right" not in page.split("## Paper A")[1]
+    assert "right" not in page.split("## Paper A")[1] and "None so far." in second
 
 
-@pytest.mark.parametrize("named", [[], ["one", "right"], ["one", "absent"]])
-def test_errata_and_ledger_must_agree(named):
-    entry = {"where": "Eq. 10", "says": "Two.", "wrong": "One.", "claims": named}
-    odd = {"": "one"}.get("".join(named), named[-1] if named else "")
-    with pytest.raises(RunnerError, match=f"disagree about {odd}"):
-        errata_page({"A": [entry]}, [WRONG, {**ROW, "id": "right"}])
+def test_the_page_groups_errata_by_kind():
+    mended = {**ERRATUM, "kind": "imprecise", "claims": ["corrected", "right"], "quote": "Nearly."}
+    more = {**ERRATUM, "kind": "sharpened", "claims": ["right"], "quote": "Bluntly."}
+    page = errata_page({"A": [more, CITATION, mended], "B": [ERRATUM]}, [WRONG, RIGHT, CORRECTED])
+    order = ["A: slips", "1992", "A: imprecise", "Nearly", "A: sharpened", "Bluntly", "Paper B: false"]
+    assert [page.index(text) for text in order] == sorted(page.index(text) for text in order)
+    assert "A: false" not in page and "B: slips" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        *(({name: ""}, f"A, Eq. 1: it has no '{name}'") for name in ("quote", "reading", "wrong", "kind")),
+        ({"where": ""}, "it has no 'where'"),
+        ({"says": "Two."}, "an entry has no 'says'"),
+        ({"kind": "odd"}, "the kind 'odd' must be one of false, slip, imprecise, sharpened"),
+        ({"claims": []}, "it names no check"),
+        ({"claims": None}, "it names no check"),
+        ({**CITATION, "evidence": ""}, "is for a slip that has 'evidence'"),
+        ({**CITATION, "kind": "imprecise"}, "is for a slip that has 'evidence'"),
+        ({"claims": ["one", "absent"]}, "the ledger has no claim absent"),
+        ({"claims": ["right"]}, "what is false has a refuted claim"),
+        ({"kind": "slip"}, "what is false has a refuted claim"),
+        ({"kind": "sharpened", "claims": ["corrected"]}, "what is sharpened holds"),
+        ({}, "no entry for corrected, which the ledger refutes or corrects"),
+    ],
+)
+def test_an_erratum_without_quote_reading_kind_or_fitting_checks_is_refused(change, complaint):
+    with pytest.raises(RunnerError, match=complaint):
+        errata_page({"A": [{**ERRATUM, **change}]}, [WRONG, RIGHT, CORRECTED])
+
+
+def test_the_book_quotes_only_what_has_a_place_and_a_reading():
+    entries = yaml.safe_load(BOOK.errata.read_text())
+    claims = yaml.safe_load(BOOK.wording.read_text())
+    rows = [{**entry, "id": id, "chapter": "01-a"} for id, entry in claims.items()]
+    assert set(end_matter.errata(entries, rows)) == {"A", "review", "B"}
+    quotes = [entry["quote"] for found in entries.values() for entry in found]
+    assert len(quotes) == len(set(quotes))
 
 
 def test_a_row_of_the_ledger_has_wording_kind_source_numbers_and_power(book):

@@ -39,7 +39,8 @@ def test_checks_of_errata_lead_to_their_rows(visit):
     page = visit("book/errata.html").page
     links = page.locator("a[href^='ledger.html#']")
     targets = [link.get_attribute("href").split("#")[1] for link in links.all()]
-    assert sorted(targets) == sorted(r["id"] for r in rows() if r["kind"] in ("refuted", "holds with correction"))
+    wrong = {r["id"] for r in rows() if r["kind"] in ("refuted", "holds with correction")}
+    assert wrong <= set(targets) <= {r["id"] for r in rows()}
     links.first.click()
     page.wait_for_load_state()
     assert page.locator(f"[id='{targets[0]}']").evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")

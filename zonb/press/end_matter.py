@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from zonb.press.records import cost
 
 Rows = Sequence[Mapping[str, Any]]
 BENCHMARKS = ("entk", "projected_entk", "nzk", "function_space", "zo_lenet", "zo_step-4", "zo_step-8", "scaling")
+ERRATA = ("false", "slip", "imprecise", "sharpened")
+_ERRATUM = {
+    "where": "the place in the paper",
+    "quote": "the paper's words",
+    "reading": "the most favourable one, and what fails under it",
+    "wrong": "what is true instead",
+    "kind": f"one of {', '.join(ERRATA)}",
+}
 _THEOREMS = "Theorems, lemmas, corollaries, propositions, properties"
 _HEADINGS = {"Fig.": "Figures"}  # by what a place in a paper begins with
 _HEADINGS |= dict.fromkeys(("Thm.", "Lemma", "Cor.", "Prop.", "Property"), _THEOREMS)
@@ -54,30 +62,53 @@ def render(book: Book, name: str, **given: Any) -> str:
     return environment.get_template(f"{name}.md.j2").render(given)
 
 
-def errata(entries: Mapping[str, Any], rows: Rows) -> dict[str, list[dict[str, Any]]]:
-    """The entries of ``book/errata.yml`` by paper, each with its kind and with links to its proof, chapters and checks.
+def errata(entries: Mapping[str, Any], rows: Rows) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The entries of ``book/errata.yml`` by paper and kind, each with links to its proof, chapters and checks.
 
     Raises:
-        RunnerError: an entry names a check that the ledger does not have with such a kind, or one is in no entry.
+        RunnerError: an entry is incomplete, its kind and those of its checks do not fit, or a claim of the ledger that
+            is refuted or corrected is in no entry.
     """
-    checks = {row["id"]: row for row in rows if row["kind"] in ledger.WRONG}
-    named = [id for found in entries.values() for entry in found for id in entry["claims"]]
-    if odd := sorted(set(named) ^ set(checks)):
-        raise RunnerError(
-            f"book/errata.yml and the ledger disagree about {', '.join(odd)}: each claim that is refuted or corrected "
-            "belongs to an entry, and to such claims alone"
-        )
-    papers: dict[str, list[dict[str, Any]]] = {}
+    checks = {row["id"]: row for row in rows}
     for paper, found in entries.items():
-        papers[paper] = []
         for entry in found:
-            of_entry = [checks[id] for id in entry["claims"]]
-            kind = next(kind for kind in ledger.WRONG if kind in [row["kind"] for row in of_entry])
-            links = [f"{{prf:ref}}`{entry['proof']}`"] if "proof" in entry else []
-            links += dict.fromkeys(_doc(row["chapter"]) for row in of_entry)
-            links += [f'<a href="ledger.html#{id}">{id}</a>' for id in entry["claims"]]
-            papers[paper].append({**entry, "kind": kind, "links": links})
-    return papers
+            for complaint in _complaints(entry, checks):
+                raise RunnerError(f"book/errata.yml, {paper}, {entry.get('where', 'an entry')}: {complaint}")
+    named = {id for found in entries.values() for entry in found for id in entry["claims"]}
+    if left := sorted(id for id, row in checks.items() if row["kind"] in ledger.WRONG and id not in named):
+        raise RunnerError(f"book/errata.yml has no entry for {', '.join(left)}, which the ledger refutes or corrects")
+    return {
+        paper: {kind: [_linked(entry, checks) for entry in found if entry["kind"] == kind] for kind in ERRATA}
+        for paper, found in entries.items()
+    }
+
+
+def _complaints(entry: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with an entry of ``book/errata.yml``."""
+    for field, meaning in _ERRATUM.items():
+        if not entry.get(field):
+            yield f"it has no {field!r}, {meaning}"
+    if odd := sorted(entry.keys() - _ERRATUM.keys() - {"proof", "evidence", "claims"}):
+        yield f"an entry has no {odd[0]!r}"
+    kind, claims = entry["kind"], entry.get("claims") or []
+    if kind not in ERRATA:
+        yield f"the kind {kind!r} must be one of {', '.join(ERRATA)}"
+    if not claims and not (kind == "slip" and entry.get("evidence") and entry.get("claims") == []):
+        yield "it names no check in 'claims'; [] is for a slip that has 'evidence'"
+    if absent := [id for id in claims if id not in checks]:
+        yield f"the ledger has no claim {absent[0]}"
+    kinds = {checks[id]["kind"] for id in claims}
+    if (kind == "false") != ("refuted" in kinds):
+        yield f"it is {kind!r}; what is false has a refuted claim, and nothing else has"
+    if kind == "sharpened" and kinds & set(ledger.WRONG):
+        yield "what is sharpened holds; its claims are neither refuted nor corrected"
+
+
+def _linked(entry: Mapping[str, Any], checks: Mapping[str, Any]) -> dict[str, Any]:
+    links = [f"{{prf:ref}}`{entry['proof']}`"] if "proof" in entry else []
+    links += dict.fromkeys(_doc(checks[id]["chapter"]) for id in entry["claims"])
+    links += [f'<a href="ledger.html#{id}">{id}</a>' for id in entry["claims"]]
+    return {**entry, "links": [*links, *filter(None, [entry.get("evidence")])]}
 
 
 def ledger_of(book: Book, rows: Rows) -> dict[str, Any]:
