@@ -135,8 +135,9 @@ def nzk(X: torch.Tensor, zeta: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     r"""The neural zeroth-order kernel of given directions, :math:`\frac1M\sum_m(\zeta_m^Tz_m)\,(X\zeta_m)(Xz_m)^T`.
 
     Entry (i, j) of one draw is :math:`\langle\langle\zeta,x_i\rangle\zeta,\;\langle z,x_j\rangle z\rangle`: the tangent
-    at i estimated along :math:`\zeta`, that at j along z. A single draw has rank 1, and is not symmetric unless
-    :math:`\zeta` and z are parallel; for :math:`\zeta=z` it is :math:`|z|^2` times the projected eNTK with P = 1.
+    at i estimated along :math:`\zeta`, that at j along z. A single draw has rank at most 1; unless it is zero, it is
+    symmetric only if :math:`X\zeta` and :math:`Xz` are parallel. For :math:`\zeta=z` it is :math:`|z|^2` times the
+    projected eNTK with P = 1.
 
     Args:
         X: tangents, (N, d).

@@ -309,7 +309,7 @@ def expected_nzk(X: torch.Tensor, pair: Pair) -> torch.Tensor:
         (N, N), symmetric and positive semidefinite for means 0; singular whenever N exceeds d.
 
     Source: paper B, Eq. 6, 8 and 9. Deviation: r between 0 and 1, and identical directions with a mean, are ours; Eq. 8
-    needs identically distributed entries, as Appendix B.3 says and the corollary does not.
+    asks for more than independence: that c is the same for all entries, as it is for identically distributed ones.
 
     >>> from zonb import directions
     >>> expected_nzk(torch.eye(2), directions.Pair(law=directions.gaussian, shared=1.0, sigma_z=2.0, sigma_zeta=2.0))
