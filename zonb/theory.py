@@ -345,7 +345,10 @@ def evolve(
         (T, N), float64.
 
     Raises:
-        ValueError: K is not symmetric or not of shape (N, N), or a negative step.
+        ValueError: K is not symmetric or not of shape (N, N), or a negative step. A mean of NZK draws with independent
+            directions is not symmetric, by 3 % for paper B's 10,000 draws with standard deviation 0.5: take its
+            expectation, or repeat :math:`f \leftarrow f - \eta K(f-y)/N`. ``(K + K.T)/2`` is another kernel, whose
+            loss may differ by more than 10 %.
 
     Source: paper B, Eq. 7, 12 and 24. Deviation: the paper takes the limit to be y, which needs an invertible K, and
     :math:`1-\eta\lambda<1` for convergence, which is not enough.
@@ -540,7 +543,7 @@ def _spectrum(K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     off = torch.linalg.matrix_norm(K - K.T).item()
     size = torch.linalg.matrix_norm(K).item()
     if not off <= 1e3 * torch.finfo(K.dtype).eps * size:
-        raise ValueError(f"K is not symmetric (by {off:.3g} of {size:.3g}): take its expectation, or (K + K.T)/2")
+        raise ValueError(f"K is not symmetric (by {off:.3g} of {size:.3g}): take its expectation, or iterate")
     K = K.double()
     values, vectors = torch.linalg.eigh((K + K.T) / (2 * len(K)))
     rounding = len(K) * torch.finfo(torch.float64).eps * values.abs().max()
