@@ -40,7 +40,6 @@ ALLOWED = {
     r"\b(?:probability at most|fallen to|loss to|mean loss: to) 1 %": "a level that is asked for",
     r"\bfailure in 10 %|\b[Ee]rror of 10 %\s+(?:would )?takes?|\bat 10 % for each": "a level that is asked for",
     r"\bboundary and 10 % on|\band to 10 % for the trained": "a setting of the check",
-    r"\bfive beliefs by 0\.03\b": "a setting of the check",
     r"\bmay have 1 MiB\b": "the limit that `zonb record` keeps",
     r"\bCC BY 4\.0\b": "the licence's name",
 }
