@@ -16,6 +16,7 @@ import concurrent.futures as futures
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -24,7 +25,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,13 +131,10 @@ def main(options: argparse.Namespace) -> int:
 
 def in_order(jobs: Sequence[tuple[Fault, Any, Path]], took: dict[str, dict[str, Any]]) -> list[Any]:
     """Each fault's quickest chapter, then each fault's second: soon something is known of every fault."""
-    quickest = sorted(jobs, key=lambda job: took.get(job[1].chapter.slug, {}).get("seconds", 0))
-    before: Counter[str] = Counter()
-    ranks = []
-    for fault, _, _ in quickest:
-        ranks.append(before[fault.name])
-        before[fault.name] += 1
-    return [job for _, job in sorted(zip(ranks, quickest, strict=True), key=lambda pair: pair[0])]
+    of_fault: dict[str, list[Any]] = {}
+    for job in sorted(jobs, key=lambda job: took.get(job[1].chapter.slug, {}).get("seconds", 0)):
+        of_fault.setdefault(job[0].name, []).append(job)
+    return [job for round in itertools.zip_longest(*of_fault.values()) for job in round if job]
 
 
 def digest(fault: Fault, run: Any) -> str:

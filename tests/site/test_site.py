@@ -72,10 +72,12 @@ def test_pages_load_quietly_with_their_formulas_and_ask_for_nothing_outside(visi
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_dark_phone_does_not_scroll_sideways(visit, name):
+def test_a_phone_does_not_scroll_sideways_and_follows_its_scheme(visit, name):
     page = visit(name, width=390, scheme="dark").page
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, scheme
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
