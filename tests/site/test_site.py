@@ -85,6 +85,7 @@ def test_a_phone_does_not_scroll_sideways_and_follows_its_scheme(visit, name):
 def test_figures_are_described_and_readable(visit, name, scheme):
     page = visit(name, scheme=scheme).page
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     figures = page.locator(".zonb-figure")
     assert figures.count() >= 3
     assert page.locator("figure").count() == figures.count() == page.locator("figure figcaption").count()
