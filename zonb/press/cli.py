@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("ledger", nargs="?", help="what 'zonb ledger --json' wrote; by default the one in book/records")
     check.add_argument("--all", action="store_true", help="list claims with the same numbers, too")
     add("ledger", "Print every claim with what came of it.").add_argument("--json", action="store_true")
-    add("fetch", "Put pretrained weights into the folder ZONB_DATA.").add_argument("name", help="smollm2-135m")
+    fetch = add("fetch", "Put pretrained weights into the folder ZONB_DATA.")
+    fetch.add_argument("name", help="smollm2-135m or gemma3-270m")
+    fetch.add_argument("--accept-licence", action="store_true", help="agree to the terms that it shows without this")
     return parser
 
 

@@ -141,7 +141,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
     if options.name not in language.WEIGHTS:
         raise RunnerError(f"no weights {options.name!r}; choose one of {', '.join(language.WEIGHTS)}")
-    print(language.fetch(options.name))
+    print(language.fetch(options.name, accept_licence=options.accept_licence))
     return 0
 
 
