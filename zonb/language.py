@@ -253,7 +253,7 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
 
     Args:
         name: ``"smollm2-135m"``: SmolLM2-135M-Instruct, 98 MB; ``"gemma3-270m"``: Gemma 3 270M, 253 MB.
-        accept_licence: you agree to the terms of the weights, `Weights.terms`, if they have any.
+        accept_licence: you agree to the ``terms`` of the weights, if they have any.
 
     Returns:
         The GGUF file, in the folder ``name`` of ``$ZONB_DATA``.
