@@ -3,7 +3,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -315,6 +318,24 @@ def test_weights_that_cannot_be_had_whole_are_an_error_and_leave_nothing(weights
     assert [path.name for path in folder.iterdir()] == [".zonb.lock"]
 
 
+def test_two_fetches_at_once_download_once(weights, monkeypatch):
+    calls, download, both = [], subprocess.run, threading.Barrier(2)
+
+    def slow(command, **options):
+        calls.append(command)
+        time.sleep(0.5)  # the other one is at the lock by now
+        return download(command, **options)
+
+    def fetch(_):
+        both.wait()
+        return language.fetch("tiny").read_bytes()
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(fetch, range(2))) == [b"the weights"] * 2
+    assert len(calls) == 1
+
+
 def test_weights_are_fetched_by_a_known_name_into_a_folder(weights, monkeypatch):
     with pytest.raises(ValueError, match=r"name='gpt' is not available; choose one of 'smollm2-135m', 'gemma3-270m'"):
         language.fetch("gpt")
@@ -331,7 +352,7 @@ def test_weights_under_a_licence_wait_for_consent(weights, capsys):
     assert "Terms of Tiny." in told and "zonb fetch bound --accept-licence" in told and not path.parent.exists()
     assert cli.main(["fetch", "bound", "--accept-licence"]) == 0
     assert path.read_bytes() == b"the weights"
-    assert cli.main(["fetch", "bound"]) == 0  # what is there already needs no consent again
+    assert cli.main(["fetch", "bound"]) == 2  # one rule, whether they are there or not
     assert "ai.google.dev/gemma/terms" in language.WEIGHTS["gemma3-270m"].terms
     assert not language.WEIGHTS["smollm2-135m"].terms
 

@@ -134,7 +134,7 @@ def in_order(jobs: Sequence[tuple[Fault, Any, Path]], took: dict[str, dict[str, 
     of_fault: dict[str, list[Any]] = {}
     for job in sorted(jobs, key=lambda job: took.get(job[1].chapter.slug, {}).get("seconds", 0)):
         of_fault.setdefault(job[0].name, []).append(job)
-    return [job for round in itertools.zip_longest(*of_fault.values()) for job in round if job]
+    return [job for turn in itertools.zip_longest(*of_fault.values()) for job in turn if job]
 
 
 def digest(fault: Fault, run: Any) -> str:

